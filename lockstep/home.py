@@ -1,0 +1,102 @@
+"""Home: the folder of everything that Lockstep keeps on this machine and can make again.
+
+    packages/<sha256>           downloads as they came, by the hash that the lock holds
+    layers/                     the layer store (see store.py)
+    bootstrap/                  base image and channel made from the Debian archive
+    tmp/<pid>-…                 work in progress; what a killed process left is swept at the next start
+
+Everything appears by rename from tmp/, on one file system, so a killed process leaves a thing whole
+or absent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from lockstep.errors import DiskFullError
+
+
+@dataclass(frozen=True)
+class Home:
+    """The machine's store; `Home.default()` is `$LOCKSTEP_HOME` or the user's cache folder."""
+
+    path: Path
+
+    @classmethod
+    def default(cls) -> Home:
+        """Return the Home that `LOCKSTEP_HOME` names, else `<user cache>/lockstep`."""
+        return cls(Path(os.environ.get("LOCKSTEP_HOME") or platformdirs.user_cache_path("lockstep")))
+
+    def package(self, sha256: str) -> Path:
+        """Return where the package of this hash (hex) is kept, whether or not it is there."""
+        return self.path / "packages" / sha256
+
+    @property
+    def layers(self) -> Path:
+        return self.path / "layers"
+
+    @property
+    def bootstrap(self) -> Path:
+        return self.path / "bootstrap"
+
+    @contextlib.contextmanager
+    def workspace(self, purpose: str) -> Iterator[Path]:
+        """Give a fresh folder under tmp/ and remove it at the end, also after an error.
+
+        A lock is held on it for as long as this process lives, so `sweep` can tell what a killed
+        process left behind.
+        """
+        root = self.path / "tmp"
+        root.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-{purpose}-", dir=root))
+        folder.chmod(0o755)  # containers and other users look in: mkdtemp alone gives 0700
+        with (root / f"{folder.name}.lock").open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            try:
+                with disk_full_in_words(root):
+                    yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+                Path(held.name).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove the work of processes that died; the work of living ones is locked and stays."""
+        for lock in (self.path / "tmp").glob("*.lock"):
+            with contextlib.suppress(OSError), lock.open("w") as held:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+                lock.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def exclusive(self, name: str) -> Iterator[None]:
+        """Let one process at a time do the thing called `name`; the others wait their turn."""
+        folder = self.path / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / name).open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            yield
+
+
+@contextlib.contextmanager
+def disk_full_in_words(where: Path) -> Iterator[None]:
+    """Turn ENOSPC and EDQUOT into a DiskFullError that names the disk and how much is left."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(where).free
+        raise DiskFullError(
+            f"The disk that holds {where} is full ({free / 1e6:,.0f} MB free).",
+            "Free some space (`./invoke clean` removes what Lockstep can make again), then run the same command again.",
+        ) from error
