@@ -16,7 +16,7 @@ import errno
 import fcntl
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,10 +58,11 @@ class Home:
         """
         root = self.path / "tmp"
         root.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-{purpose}-", dir=root))
-        folder.chmod(0o755)  # containers and other users look in: mkdtemp alone gives 0700
+        folder = root / f"{os.getpid()}-{purpose}-{uuid.uuid4().hex[:8]}"
         with (root / f"{folder.name}.lock").open("w") as held:
-            fcntl.flock(held, fcntl.LOCK_EX)
+            fcntl.flock(held, fcntl.LOCK_EX)  # before the folder exists, so that no sweep can take it
+            folder.mkdir()
+            folder.chmod(0o755)  # containers and other users look in, whatever the umask
             try:
                 with disk_full_in_words(root):
                     yield folder
