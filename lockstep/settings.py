@@ -1,0 +1,83 @@
+"""Settings: what invoke.yaml says, validated. A flag or an INVOKE_… variable has already won over it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lockstep.errors import SettingsError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class JobSettings(_Section):
+    """The training: a script of the folder `source`, its arguments and what it runs with."""
+
+    source: str = "src"
+    script: str = "train.py"
+    arguments: tuple[str | int | float, ...] = ()
+    environment_variables: dict[str, str] = Field(default_factory=dict)
+    data: str = ""
+    shm_size: str = "2g"
+    processes: int = Field(default=1, ge=1)
+    nodes: int = Field(default=1, ge=1)
+    network: bool = False
+
+
+class Settings(_Section):
+    """All settings of a project; paths are relative to `root`, the folder of invoke.yaml."""
+
+    root: Path
+    image: str = "lockstep/pytorch-env"
+    environment: Path = Path("environments/pytorch-env.yml")
+    dockerfile: Path = Path("docker/Dockerfile")
+    base: str = "debian:bookworm-slim"
+    platform: str = "linux-64"
+    virtual_packages: dict[str, str] = Field(default_factory=dict)
+    exclude_newer: str = ""
+    channel_mirrors: dict[str, str] = Field(default_factory=dict)
+    job: JobSettings = JobSettings()
+
+    @property
+    def environment_path(self) -> Path:
+        return self.root / self.environment
+
+    @property
+    def lock_path(self) -> Path:
+        """Where the lock is: beside the conda file, `<name>.conda-lock.yml`."""
+        return self.environment_path.with_name(f"{self.environment_path.stem}.conda-lock.yml")
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+
+def read_settings(root: Path, config: Mapping[str, Any]) -> Settings:
+    """Validate what Invoke gathered from invoke.yaml and the environment.
+
+    `config` is Invoke's configuration as a dict; its own sections are passed over. Raises
+    SettingsError that names each wrong key.
+    """
+    own = {key: value for key, value in config.items() if key not in _INVOKES_OWN}
+    try:
+        return Settings(root=root, **own)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        raise SettingsError(
+            "\n".join([f"{root / 'invoke.yaml'} has settings that don't fit:", *lines]),
+            "Mend them; docs/settings.md lists every setting.",
+        ) from error
+
+
+_INVOKES_OWN = frozenset(
+    {"tasks", "run", "runners", "sudo", "timeouts", "debug", "project", "user", "system"}
+)
