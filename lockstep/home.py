@@ -99,5 +99,5 @@ def disk_full_in_words(where: Path) -> Iterator[None]:
         free = shutil.disk_usage(where).free
         raise DiskFullError(
             f"The disk that holds {where} is full ({free / 1e6:,.0f} MB free).",
-            "Free some space (`./invoke clean` removes what Lockstep can make again), then run the same command again.",
+            "Free some space (`./invoke clean` removes what Lockstep can make again) and run the command again.",
         ) from error
