@@ -116,7 +116,7 @@ def _facts(lock: Lock) -> dict[str, str]:
 
 
 def dump_lock(lock: Lock) -> bytes:
-    """Return the file's bytes: the same bytes for equal values. Raises LockError rather than write a secret."""
+    """Return the file's bytes, the same for equal values. Raises LockError rather than write a secret."""
     import yaml
 
     for package in lock.packages:
@@ -148,7 +148,7 @@ def dump_lock(lock: Lock) -> bytes:
 
 
 def write_lock(lock: Lock, path: Path) -> None:
-    """Write the file in one step: a reader, or the next run after a kill, sees the old lock or the new one."""
+    """Write the file in one step: readers, and the next run after a kill, see the old lock or the new."""
     content = dump_lock(lock)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
