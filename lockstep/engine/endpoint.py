@@ -1,11 +1,11 @@
-"""Where a container engine may answer on this machine, in the order in which people expect it to be looked for.
+"""Where a container engine may answer on this machine, in the order in which it is looked for.
 
-    DOCKER_HOST                          what the person named; nothing else is tried
-    the current docker context           DOCKER_CONTEXT, else `docker context use`; nothing else is tried
-    /var/run/docker.sock                 the machine's engine
-    $XDG_RUNTIME_DIR/docker.sock         the person's own engine (rootless docker)
-    $XDG_RUNTIME_DIR/podman/podman.sock  the person's own Podman
-    /run/podman/podman.sock              the machine's Podman
+DOCKER_HOST                          what the person named; nothing else is tried
+the current docker context           DOCKER_CONTEXT, else `docker context use`; nothing else is tried
+/var/run/docker.sock                 the machine's engine
+$XDG_RUNTIME_DIR/docker.sock         the person's own engine (rootless docker)
+$XDG_RUNTIME_DIR/podman/podman.sock  the person's own Podman
+/run/podman/podman.sock              the machine's Podman
 """
 
 from __future__ import annotations
@@ -64,14 +64,15 @@ def _context() -> Endpoint | None:
         context = ContextAPI.get_context(name)
     except Exception as error:  # the SDK raises bare Exception for a context file that it can't read
         raise EngineError(
-            f"The docker context {name!r} can't be read: {error}", "See `docker context ls`, or set DOCKER_HOST."
+            f"The docker context {name!r} can't be read: {error}",
+            "See `docker context ls`, or set DOCKER_HOST.",
         ) from error
     if context is None:
         raise EngineError(
             f"There is no docker context {name!r}, which {named_by} names.",
             "See `docker context ls`; `docker context use default` goes back to the usual one.",
         )
-    return Endpoint(context.Host, named_by, context.TLSConfig)
+    return Endpoint(str(context.Host), named_by, context.TLSConfig)
 
 
 def _usual_places() -> Iterator[Endpoint]:
@@ -101,5 +102,5 @@ def open_client(endpoint: Endpoint) -> DockerClient:
         max_pool_size=64,
         use_ssh_client=endpoint.url.startswith("ssh://"),
     )
-    client.api.timeout = None
+    client.api.timeout = None  # type: ignore[assignment] # requests takes None for "as long as it takes"
     return client

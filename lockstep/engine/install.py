@@ -23,9 +23,12 @@ REMEDIES = (
     ("iptables", "The kernel lets dockerd set no firewall rules: is this a container that isn't privileged?"),
     ("operation not permitted", "dockerd lacks privileges: inside a container it needs `--privileged`."),
     ("permission denied", "dockerd lacks privileges: inside a container it needs `--privileged`."),
-    ("cgroup", "The control groups aren't mounted: install cgroupfs-mount, or run on a machine with systemd."),
+    (
+        "cgroup",
+        "The control groups aren't mounted: install cgroupfs-mount, or run on a machine with systemd.",
+    ),
     ("no space left", "The disk is full: free some space."),
-    ("overlay", 'The disk can\\'t hold overlays: set "storage-driver": "vfs" in /etc/docker/daemon.json.'),
+    ("overlay", 'The disk can\'t hold overlays: set "storage-driver": "vfs" in /etc/docker/daemon.json.'),
 )
 
 
@@ -74,7 +77,7 @@ def _is_debian() -> bool:
 
 def _what_to_do(dockerd: str | None) -> str:
     if dockerd is not None:
-        return "Docker is installed but doesn't run: start it with `sudo systemctl start docker`, then run this again."
+        return "Docker is installed but doesn't run: `sudo systemctl start docker`, then run this again."
     if _is_debian():
         return (
             f"Run `sudo apt-get install {' '.join(PACKAGES[:2])}` and `sudo adduser $USER docker`, "
@@ -165,12 +168,14 @@ def start_dockerd(command: list[str], log: Path, answers: Callable[[], bool], pr
             env={**os.environ, "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/bin:/bin"},
         )
     if _wait(answers, lambda: process.poll() is not None):
-        process.returncode = process.poll() or 0  # it is meant to outlive this process: no warning about that
+        process.returncode = 0  # it is meant to outlive this process: no warning about that
         return process.pid
     with log.open("rb") as text:
         text.seek(begin)
         lines = text.read().decode("utf-8", "replace").splitlines()
     died = process.poll() is not None
+    if died and any("pid file found" in line for line in lines) and _wait(answers, lambda: False):
+        return process.pid  # another process had started one that wasn't ready yet
     if not died:
         process.terminate()  # ours, started a minute ago and of no use
         process.wait()

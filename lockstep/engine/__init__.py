@@ -1,0 +1,24 @@
+"""The container engine, one of the edges: only this package knows the docker SDK.
+
+connect(install=…)           an Engine that answers; installed and started if need be
+engine.deliver(image, …)     the image into the engine, only what is missing
+engine.run(ContainerRun, …)  a container to its end; `start` for one in the background
+"""
+
+from lockstep.engine.container import Container, ContainerRun, ExitStatus, Mount
+from lockstep.engine.delivery import Delivery
+from lockstep.engine.engine import Engine, EngineInfo, connect, find_engine
+from lockstep.engine.network import Network
+
+__all__ = [
+    "Container",
+    "ContainerRun",
+    "Delivery",
+    "Engine",
+    "EngineInfo",
+    "ExitStatus",
+    "Mount",
+    "Network",
+    "connect",
+    "find_engine",
+]

@@ -1,0 +1,236 @@
+"""One container: what to run, how it goes, how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lockstep.engine.failures import engine_errors, in_words
+from lockstep.engine.output import Lines, OnLine
+from lockstep.engine.owner import LABEL, this_process
+from lockstep.errors import EngineError, LockstepError
+
+GRACE_SECONDS = 2.0
+"""How long a stopped script may take to end by itself after SIGINT, as after Ctrl-C in a terminal."""
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A file or folder of the engine's machine that the container sees at `target`."""
+
+    source: str | Path
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
+class ContainerRun:
+    """What to run in a container, and what it may touch. As it comes: no network and a read-only root.
+
+    `image` is an image ID or a name. `user` is "uid:gid" and needs no entry in the image's passwd.
+    `shm_size` and `memory` are bytes (`memory=None`: no limit). `gpus` asks for all the engine has, if
+    any. `network` is "none", "host" or the name of a network, in which other containers find this one
+    as `hostname`. `tmpfs` are writable folders in memory; `HOME` is the first unless `environment`
+    sets it.
+    """
+
+    image: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    mounts: tuple[Mount, ...] = ()
+    user: str = ""
+    working_dir: str = ""
+    shm_size: int = 2 * 1024**3
+    memory: int | None = None
+    gpus: bool = False
+    network: str = "none"
+    hostname: str = ""
+    read_only_root: bool = True
+    tmpfs: tuple[str, ...] = ("/tmp",)  # noqa: S108 - the container's own
+
+
+@dataclass(frozen=True)
+class ExitStatus:
+    """How a container ended. `error` is the engine's own word, where it has one."""
+
+    code: int
+    oom_killed: bool = False
+    error: str = ""
+
+    @property
+    def words(self) -> str:
+        """The end in words: `exit code 1`, `killed: it ran out of memory`."""
+        if self.oom_killed:
+            return f"killed: it ran out of memory (exit code {self.code})"
+        if self.code == 128 + signal.SIGKILL:
+            return "killed (exit code 137): by someone, or by the machine because memory ran out"
+        if self.code > 128 and self.code - 128 in set(signal.Signals):
+            return f"ended by {signal.Signals(self.code - 128).name} (exit code {self.code})"
+        return f"exit code {self.code}" + (f" ({self.error})" if self.error else "")
+
+
+class Container:
+    """A container that has been started. Its methods may be called from several threads.
+
+    Whoever starts one removes it in the end, with `remove` or by using it as a context manager.
+    """
+
+    def __init__(self, api: Any, name: str, output: Any) -> None:
+        self._api = api
+        self._output = output
+        self.name = name
+
+    def __enter__(self) -> Container:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+    def follow(self, on_line: OnLine) -> None:
+        """Hand each line of stdout and stderr to `on_line` as it comes, without its end, until the last."""
+        streams = Lines(on_line), Lines(on_line)
+        with engine_errors("reading the container's output"):
+            for blocks in self._output:
+                for stream, block in zip(streams, blocks, strict=True):
+                    if block:
+                        stream.write(block)
+        for stream in streams:
+            stream.close()
+
+    def wait(self) -> ExitStatus:
+        """Wait for the end and return it. Raises EngineError when the engine goes away before."""
+        with engine_errors("the container was running"):
+            self._api.wait(self.name)
+            state = self._api.inspect_container(self.name)["State"]
+        return ExitStatus(int(state["ExitCode"]), bool(state.get("OOMKilled")), str(state.get("Error") or ""))
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it still runs; False as well when it has been removed."""
+        import docker.errors
+
+        with engine_errors("looking at the container"):
+            try:
+                return bool(self._api.inspect_container(self.name)["State"]["Running"])
+            except docker.errors.NotFound:
+                return False
+
+    def stop(self, grace: float = GRACE_SECONDS) -> None:
+        """Interrupt the script (SIGINT), and kill it if it hasn't ended `grace` seconds later."""
+        import docker.errors
+
+        with contextlib.suppress(LockstepError), engine_errors("stopping the container"):
+            try:
+                if grace > 0:
+                    self._api.kill(self.name, signal="SIGINT")
+                    deadline = time.monotonic() + grace
+                    while self.is_running and time.monotonic() < deadline:
+                        time.sleep(0.05)
+                self._api.kill(self.name)
+            except docker.errors.APIError as error:
+                if error.status_code not in (404, 409):  # gone, or not running any more
+                    raise
+
+    def remove(self) -> None:
+        """Kill it if it runs, and remove it. Nothing happens if it is gone, or the engine is."""
+        with contextlib.suppress(LockstepError, OSError):
+            self._output.close()
+        remove_container(self._api, self.name)
+
+
+def remove_container(api: Any, name: str) -> None:
+    """Remove a container by name or id, running or not; one that is gone is as good."""
+    with contextlib.suppress(LockstepError), engine_errors("removing the container"):
+        api.remove_container(name, force=True, v=True)
+
+
+def start_container(api: Any, run: ContainerRun, *, has_gpus: bool) -> Container:
+    """Create and start a container; its output is attached before, so nothing is missed.
+
+    Raises EngineError in words when the image, a mount or the program is missing. Whatever stops this
+    half-way, Ctrl-C too, leaves no container.
+    """
+    for mount in run.mounts:
+        if str(api.base_url).startswith("http+docker://local") and not Path(mount.source).exists():
+            raise EngineError(f"{mount.source} doesn't exist; it was to be mounted at {mount.target}.")
+    name = f"lockstep-{uuid.uuid4().hex[:12]}"
+    doing = f"starting {run.command[0] if run.command else 'the container'}"
+    try:
+        with engine_errors(doing):
+            api.create_container_from_config(_config(run, has_gpus=has_gpus), name)
+            output = api.attach(name, stdout=True, stderr=True, stream=True, demux=True)
+            _start(api, name, run)
+        return Container(api, name, output)
+    except BaseException:
+        remove_container(api, name)
+        raise
+
+
+def _start(api: Any, name: str, run: ContainerRun) -> None:
+    """Start a created container; say in words what the image or the machine lacks."""
+    import docker.errors
+
+    try:
+        api.start(name)
+    except docker.errors.APIError as error:
+        told = str(error.explanation or error)
+        if "executable file not found" in told or "no such file or directory" in told:
+            raise EngineError(
+                f"The image can't run {run.command[0] if run.command else 'its command'!r}: {told}",
+                "Is it a program in the image (`./invoke image` lists its packages) and spelled right?",
+            ) from error
+        if "could not select device driver" in told:
+            raise EngineError(
+                "The engine has no driver for GPUs.",
+                "Install the NVIDIA Container Toolkit, or run without GPUs.",
+            ) from error
+        raise in_words(told, f"starting {' '.join(run.command[:1])}") from error
+
+
+def _config(run: ContainerRun, *, has_gpus: bool) -> dict[str, Any]:
+    """Return the body of the engine API's ContainerCreate."""
+    home = run.tmpfs[0] if run.tmpfs else "/"
+    environment = {"HOME": home, "USER": "lockstep", "LOGNAME": "lockstep", **run.environment}
+    host: dict[str, Any] = {
+        "Mounts": [
+            {"Type": "bind", "Source": str(mount.source), "Target": mount.target, "ReadOnly": mount.read_only}
+            for mount in run.mounts
+        ],
+        "NetworkMode": run.network,
+        "ReadonlyRootfs": run.read_only_root,
+        "ShmSize": run.shm_size,
+        # exec: compilers such as torch.compile's load what they wrote to the temporary folder
+        "Tmpfs": dict.fromkeys(run.tmpfs, "rw,exec,nosuid,nodev,mode=1777"),
+        "Init": True,  # passes signals on and reaps what a script leaves behind
+        "LogConfig": {
+            "Type": "none"
+        },  # the output is read as it comes; a long run must not fill the engine's disk
+        "SecurityOpt": ["no-new-privileges"],
+    }
+    if run.memory is not None:
+        host["Memory"] = host["MemorySwap"] = run.memory
+    if run.gpus and has_gpus:
+        host["DeviceRequests"] = [{"Driver": "", "Count": -1, "Capabilities": [["gpu"]]}]
+    config: dict[str, Any] = {
+        "Image": run.image,
+        "Cmd": list(run.command),
+        "Env": [f"{name}={value}" for name, value in environment.items()],
+        "Labels": {LABEL: this_process()},
+        "HostConfig": host,
+        "AttachStdout": True,
+        "AttachStderr": True,
+    }
+    if run.user:
+        config["User"] = run.user
+    if run.working_dir:
+        config["WorkingDir"] = run.working_dir
+    if run.hostname and run.network not in ("none", "host"):
+        config["Hostname"] = run.hostname
+        config["NetworkingConfig"] = {"EndpointsConfig": {run.network: {"Aliases": [run.hostname]}}}
+    return config
