@@ -140,7 +140,7 @@ def _read_option(
     elif option not in _NO_EFFECT:
         raise SpecError(
             f"{where}: the option {option} isn't known.",
-            "Known are -r, -c, --index-url, --extra-index-url, --no-index, --find-links, --trusted-host, --pre.",
+            "Known: -r, -c, --index-url, --extra-index-url, --no-index, --find-links, --trusted-host, --pre.",
         )
 
 
