@@ -141,7 +141,7 @@ class Reading:
 
 def decode(path: str) -> bytes:
     """Return an image's 32 x 32 RGB pixels, row by row."""
-    from PIL import Image
+    from PIL import Image  # type: ignore[import-not-found]  # Pillow is in the image
 
     with open(path, "rb") as file:
         image = Image.open(io.BytesIO(file.read()))
@@ -149,7 +149,8 @@ def decode(path: str) -> bytes:
         image = image.convert("RGB")
     if image.size != (SIDE, SIDE):
         image = image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-    return image.tobytes()
+    pixels: bytes = image.tobytes()
+    return pixels
 
 
 def start_reading(folder: Path, processes: int) -> tuple[list[str], Reading, Reading | None]:

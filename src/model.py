@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 
-class Net(nn.Module):
+class Net(nn.Module):  # type: ignore[misc]  # torch is in the image, not on the host
     """Scores for each of `classes`, from images of shape (N, 3, 32, 32) with pixels in [-1, 1]."""
 
     def __init__(self, classes: int = 10) -> None:

@@ -21,20 +21,20 @@ class SGD:
         self.momentum = momentum
         self._velocities: list[torch.Tensor | None] = [None] * len(self.parameters)
 
-    @torch.no_grad()
     def step(self) -> None:
         """Update the parameters and drop their gradients."""
-        sgd(
-            self.parameters,
-            [parameter.grad for parameter in self.parameters],
-            self._velocities,
-            fused=True,
-            weight_decay=0.0,
-            momentum=self.momentum,
-            lr=self.lr,
-            dampening=0.0,
-            nesterov=False,
-            maximize=False,
-        )
+        with torch.no_grad():
+            sgd(
+                self.parameters,
+                [parameter.grad for parameter in self.parameters],
+                self._velocities,
+                fused=True,
+                weight_decay=0.0,
+                momentum=self.momentum,
+                lr=self.lr,
+                dampening=0.0,
+                nesterov=False,
+                maximize=False,
+            )
         for parameter in self.parameters:
             parameter.grad = None
