@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 from lockstep.errors import FetchError, IntegrityError
 from lockstep.home import disk_full_in_words
 from lockstep.progress import Task
-from lockstep.servers import Servers, hide
+from lockstep.servers import Servers, hide, without_userinfo
 
 if TYPE_CHECKING:
     import httpx
@@ -169,9 +169,9 @@ class Download:
         import httpx
 
         headers = {"range": f"bytes={have}-"} if have else {}
-        auth = servers.credentials(address)
+        auth = servers.auth(address)
         try:
-            with client.stream("GET", hide_userinfo(address), headers=headers, auth=auth) as response:
+            with client.stream("GET", without_userinfo(address), headers=headers, auth=auth) as response:
                 self._check(response, address, part)
                 offset = have if response.status_code == 206 and _starts_at(response) == have else 0
                 for chunk in response.iter_raw(_CHUNK):
@@ -221,12 +221,6 @@ class Download:
 
 class _WrongBytesError(_RetryError):
     """The bytes that came aren't those of the lock."""
-
-
-def hide_userinfo(address: str) -> str:
-    """Return a URL without user and password: they travel in a header of their own."""
-    parts = urlsplit(address)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _read_file(path: Path, have: int) -> Iterator[tuple[int, bytes]]:

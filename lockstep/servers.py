@@ -78,6 +78,13 @@ class Servers:
                 return unquote(other.username or ""), unquote(other.password or "")
         return _netrc(parts.hostname or "")
 
+    def auth(self, url: str) -> httpx.Auth:
+        """Return what to sign a request to a URL with; nothing where no credentials are known."""
+        import httpx
+
+        found = self.credentials(url)
+        return httpx.BasicAuth(*found) if found else httpx.Auth()
+
     def client(self) -> httpx.Client:
         """Return an HTTP client with this machine's proxies and certificates; the caller closes it."""
         import httpx
@@ -173,6 +180,12 @@ def _expand(url: str | None) -> str | None:
 def hide(text: str) -> str:
     """Return a text without the credentials in its URLs: user, password, conda's `/t/<token>`."""
     return _CONDA_TOKEN.sub("", _USERINFO.sub("", text))
+
+
+def without_userinfo(url: str) -> str:
+    """Return a URL without user and password, which travel in a header of their own."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _netrc(host: str) -> tuple[str, str] | None:

@@ -6,6 +6,7 @@ file. Two files that mean the same give equal Specs: order, comments and spellin
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import os
@@ -22,8 +23,10 @@ from lockstep.yaml_source import YamlNode, read_yaml
 DEFAULT_PYTHON = "python=3.11"
 """What a requirements file is installed with, as it can't say: the Python of Debian 12."""
 
-DEFAULT_VIRTUAL_PACKAGES = {"__archspec": "1=x86_64", "__cuda": "13.0", "__glibc": "2.36", "__linux": "6.1"}
+DEFAULT_VIRTUAL_PACKAGES = {"__cuda": "13.0", "__glibc": "2.36", "__linux": "6.1", "__unix": "0"}
 """What the image may count on when nothing is set: a GPU driver of today, and Debian 12's C library."""
+
+PLATFORMS = ("linux-64", "linux-aarch64")
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _KEYS = ("name", "channels", "dependencies", "variables", "prefix")
@@ -85,14 +88,18 @@ def read_spec(
 ) -> Spec:
     """Read a conda file (`.yml`, `.yaml`) or a requirements file (any other ending).
 
+    `exclude_newer` is a day, which counts as a whole, or a moment (RFC 3339; UTC if it doesn't say).
     `virtual_packages` are put over the defaults; an empty version takes one away (`{"__cuda": ""}`
     locks for machines without a GPU). Raises SpecError with line and column.
     """
     reader = _read_conda_file if path.suffix in (".yml", ".yaml") else _read_requirements_file
     name, channels, conda, variables, pip = reader(path)
+    if platform not in PLATFORMS:
+        raise SpecError(f"No image can be made for {platform!r}.", f"Use {' or '.join(PLATFORMS)}.")
     if not conda:
         raise SpecError(f"{path} has no Python in it.", "Add `- python=3.11` to its dependencies.")
     virtual = {
+        "__archspec": f"1={'aarch64' if platform == 'linux-aarch64' else 'x86_64'}",
         **DEFAULT_VIRTUAL_PACKAGES,
         **{key: str(value) for key, value in (virtual_packages or {}).items()},
     }
@@ -115,7 +122,7 @@ def read_spec(
         base=base,
         platform=platform,
         virtual_packages=tuple(sorted((key, value) for key, value in virtual.items() if value)),
-        exclude_newer=exclude_newer,
+        exclude_newer=_moment(exclude_newer) if exclude_newer else None,
         sources=tuple(sorted({_relative(file, path.parent) for file in (path, *pip.files)})),
         folder=path.parent,
     )
@@ -204,6 +211,21 @@ def _read_dockerfile(path: Path) -> str:
     directive = re.compile(r"#\s*(syntax|escape|check)\s*=", re.IGNORECASE)
     kept = [line for line in lines if line and (not line.lstrip().startswith("#") or directive.match(line))]
     return "".join(f"{line}\n" for line in kept)
+
+
+def _moment(text: str) -> str:
+    """Return a day or moment as RFC 3339 in UTC, so that it means the same on every machine."""
+    try:
+        found = datetime.datetime.fromisoformat(re.sub(r"[Zz]$", "+00:00", text.strip()))
+    except ValueError as error:
+        raise SpecError(
+            f"exclude_newer is {text!r}, which isn't a day.", "Write it as 2026-10-31 in invoke.yaml."
+        ) from error
+    if re.fullmatch(r"\d{4}-\d\d-\d\d", text.strip()):
+        found += datetime.timedelta(days=1)
+    if found.tzinfo is None:
+        found = found.replace(tzinfo=datetime.timezone.utc)
+    return found.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _relative(file: Path, folder: Path) -> str:

@@ -1,0 +1,95 @@
+"""Channels: which ones a spec means, at which addresses, and whether anybody answers there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from lockstep.servers import Servers, hide, without_userinfo
+from lockstep.spec import Spec
+
+DEFAULT_CHANNEL = "conda-forge"
+"""What is used where neither the spec nor .condarc names a channel: the community's, free for everybody."""
+
+_CHANNEL_OF_SPEC = re.compile(r"^(?P<channel>[^\s\[]+?)::(?P<rest>.*)$")
+_SUBDIR = re.compile(r"/(noarch|linux-64|linux-aarch64|linux-ppc64le|linux-32)$")
+
+
+@dataclass(frozen=True)
+class ChannelAddress:
+    """A channel's public URL, and the addresses that serve it, best first (they may hold credentials)."""
+
+    name: str
+    public: str
+    addresses: tuple[str, ...] = field(repr=False)
+
+
+def channels_of(spec: Spec, servers: Servers) -> tuple[ChannelAddress, ...]:
+    """Return the channels to look in, in order of priority.
+
+    They are the spec's, else .condarc's, else conda-forge; then those that single packages name
+    (`channel::package`).
+    """
+    names = list(spec.channels or servers.conda.channels or (DEFAULT_CHANNEL,))
+    names = [name for name in names if name != "nodefaults"]
+    for text in spec.conda:
+        if found := _CHANNEL_OF_SPEC.match(text):
+            names.append(_SUBDIR.sub("", found["channel"]))
+    channels = {
+        public: ChannelAddress(name, public, addresses)
+        for name in reversed(names)
+        for public, addresses in reversed(servers.channel(name))
+    }
+    return tuple(reversed(channels.values()))
+
+
+def at_address(text: str, chosen: dict[str, str], servers: Servers) -> str:
+    """Return a MatchSpec with the channel that it names replaced by the address that was chosen for it."""
+    found = _CHANNEL_OF_SPEC.match(text)
+    if not found:
+        return text
+    name = _SUBDIR.sub("", found["channel"])
+    subdir = found["channel"][len(name) :]
+    public = servers.channel(name)[0][0]
+    return f"{chosen.get(public, public)}{subdir}::{found['rest']}"
+
+
+def without_channel(text: str) -> str:
+    """Return a MatchSpec that any channel may satisfy."""
+    found = _CHANNEL_OF_SPEC.match(text)
+    return found["rest"] if found else text
+
+
+def first_answering(channel: ChannelAddress, servers: Servers) -> str | None:
+    """Return the first address where a server answers, whatever it says; None if there is none.
+
+    A proxy that refuses to connect, or says that it can't (502 to 504), isn't an answer. Certificates that
+    don't verify are one: they are a fault to mend, not a machine without network.
+    """
+    import httpx
+
+    with servers.client() as client:
+        for address in channel.addresses:
+            if address.startswith("file:"):
+                if Path(unquote(urlsplit(address).path)).is_dir():
+                    return address
+                continue
+            try:
+                answer = client.head(
+                    without_userinfo(address) + "/noarch/repodata.json", auth=servers.auth(address)
+                )
+            except httpx.TransportError as error:
+                if "CERTIFICATE" in str(error):
+                    return address
+                continue
+            if answer.status_code not in (407, 502, 503, 504):
+                return address
+    return None
+
+
+def unreachable(channels: Sequence[ChannelAddress]) -> str:
+    """Name channels for an error: `conda-forge, bioconda`."""
+    return ", ".join(hide(channel.name) for channel in channels)

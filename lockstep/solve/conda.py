@@ -1,0 +1,172 @@
+"""The conda side: MatchSpecs become exact packages, with rattler's solver and the channels' repodata."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import os
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lockstep.errors import SolveError, SpecError
+from lockstep.home import Home
+from lockstep.locked import LockedPackage
+from lockstep.servers import Servers, hide, without_userinfo
+from lockstep.spec import Spec
+
+if TYPE_CHECKING:
+    import rattler
+
+_LINES = 16
+
+
+class ChannelsError(Exception):
+    """A channel's repodata couldn't be read; the caller finds out whether anybody answers there at all."""
+
+
+def solve_conda(
+    spec: Spec,
+    channels: Sequence[tuple[str, str]],
+    specs: Sequence[str],
+    *,
+    servers: Servers,
+    home: Home,
+    keep: Sequence[LockedPackage] = (),
+    exclude_newer: datetime.datetime | None = None,
+) -> tuple[LockedPackage, ...]:
+    """Return the packages that satisfy `specs`, sorted by name.
+
+    `channels` are pairs of a public URL, which goes into the lock, and the address to ask. `keep` are
+    packages that stay as they are if they can. Raises SolveError, or ChannelsError for an unreadable channel.
+    """
+    import rattler
+    from rattler.exceptions import GatewayError, SolverError
+
+    async def run() -> list[rattler.RepoDataRecord]:
+        sources = [rattler.Channel(address) for _, address in channels]
+        gateway = rattler.Gateway(cache_dir=home.path / "repodata", client=_client(servers))
+        locked = await _records(gateway, sources, spec.platform, keep, channels) if keep else []
+        return await rattler.solve(
+            sources,
+            [rattler.MatchSpec(text) for text in specs],
+            gateway=gateway,
+            platforms=_platforms(spec.platform),
+            locked_packages=locked,
+            virtual_packages=[_virtual(name, version) for name, version in spec.virtual_packages],
+            exclude_newer=exclude_newer,
+            channel_relations="disabled",
+        )
+
+    try:
+        records = asyncio.run(run())
+    except SolverError as error:
+        raise SolveError(
+            f"No set of conda packages satisfies the spec:\n{_shorten(str(error))}",
+            "Relax or correct a version in the spec, or add the channel that has the package.",
+        ) from error
+    except GatewayError as error:
+        raise ChannelsError(hide(str(error))) from error
+    return tuple(sorted((_locked(record, channels) for record in records), key=lambda package: package.name))
+
+
+def _client(servers: Servers) -> rattler.networking.Client:
+    """Return rattler's client with this machine's proxies and certificates (variables win over files)."""
+    from rattler import Config
+    from rattler.networking import Client
+
+    lines = ['tls-root-certs = "system"', f"tls-no-verify = {str(not servers.conda.ssl_verify).lower()}"]
+    bundles = servers.ca_bundles()
+    if bundles and not os.environ.get("SSL_CERT_FILE"):
+        os.environ["SSL_CERT_FILE"] = bundles[0]  # the only way to tell rattler's TLS library
+    if servers.conda.proxy_servers and not any(key.lower().endswith("_proxy") for key in os.environ):
+        lines.append("[proxy-config]")
+        lines += [f'{scheme} = "{url}"' for scheme, url in servers.conda.proxy_servers.items()]
+    return Client.from_config(Config.from_toml("\n".join(lines)))
+
+
+def _platforms(platform: str) -> list[rattler.platform.Subdir]:
+    from rattler.platform import Subdir
+
+    return [Subdir("linux-aarch64" if platform == "linux-aarch64" else "linux-64"), Subdir("noarch")]
+
+
+def _virtual(name: str, value: str) -> rattler.GenericVirtualPackage:
+    import rattler
+    from rattler.exceptions import InvalidPackageNameError, InvalidVersionError
+    from rattler.package import BuildString
+
+    version, _, build = value.partition("=")
+    try:
+        return rattler.GenericVirtualPackage(
+            rattler.PackageName(name), rattler.Version(version), BuildString(build or "0")
+        )
+    except (InvalidPackageNameError, InvalidVersionError) as error:
+        raise SpecError(
+            f"The virtual package {name}={value} isn't one: {error}.", "Mend virtual_packages in invoke.yaml."
+        ) from error
+
+
+async def _records(
+    gateway: rattler.Gateway,
+    sources: Sequence[rattler.Channel],
+    platform: str,
+    keep: Sequence[LockedPackage],
+    channels: Sequence[tuple[str, str]],
+) -> list[rattler.RepoDataRecord]:
+    """Find the records of packages that were locked before; one that was withdrawn isn't among them."""
+    found = await gateway.query(
+        sources, _platforms(platform), [package.name for package in keep], recursive=False
+    )
+    wanted = {package.url for package in keep}
+    return [record for records in found for record in records if _public(record.url, channels) in wanted]
+
+
+def _public(url: str, channels: Sequence[tuple[str, str]]) -> str:
+    """Return the URL that the lock holds for a URL at the address that was asked."""
+    for public, address in channels:
+        for known in (address, without_userinfo(address), hide(address)):
+            if url.startswith(f"{known}/"):
+                return public + url[len(known) :]
+    return hide(url)
+
+
+def _locked(record: rattler.RepoDataRecord, channels: Sequence[tuple[str, str]]) -> LockedPackage:
+    name = record.name.normalized
+    if not record.sha256 or not record.md5 or record.size is None:
+        raise SolveError(
+            f"{name} {record.version} can't be locked: its channel gives no sha256, md5 or size for it.",
+            "Index the channel again (`conda index` writes all three), or take another channel.",
+        )
+    return LockedPackage(
+        name=name,
+        version=str(record.version),
+        manager="conda",
+        url=_public(record.url, channels),
+        sha256=record.sha256.hex(),
+        size=record.size,
+        md5=record.md5.hex(),
+        build=str(record.build),
+        dependencies=_dependencies(record.depends),
+    )
+
+
+def _dependencies(depends: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Return conda's dependency lines as pairs; two lines of one package become one constraint."""
+    found: dict[str, list[str]] = {}
+    for line in depends:
+        name, _, constraint = line.partition(" ")
+        if not name.startswith("__"):
+            found.setdefault(name, []).append(constraint.strip())
+    return tuple((name, ",".join(filter(None, parts))) for name, parts in sorted(found.items()))
+
+
+def _shorten(explanation: str) -> str:
+    lines = [hide(line) for line in explanation.strip().splitlines() if line.strip()]
+    more = len(lines) - _LINES
+    return "\n".join(
+        [
+            *(re.sub(r"^", "  ", line) for line in lines[:_LINES]),
+            *([f"  … {more} more lines"] if more > 0 else []),
+        ]
+    )
