@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -29,6 +29,23 @@ class JobSettings(_Section):
     network: bool = False
 
 
+class AzureSettings(_Section):
+    """Where `submit` sends a Job. Without a workspace here or in .azureml/config.json: the embedded one.
+
+    `repository` is where the image is pushed (`registry.example/team/env`); none: the workspace's own
+    registry. `data` says how a run gets its inputs on Azure ML.
+    """
+
+    workspace: str = ""
+    subscription: str = ""
+    resource_group: str = ""
+    tenant: str = ""
+    compute: str = "cpu-cluster"
+    experiment: str = "lockstep"
+    repository: str = ""
+    data: Literal["download", "mount"] = "download"
+
+
 class Settings(_Section):
     """All settings of a project; paths are relative to `root`, the folder of invoke.yaml."""
 
@@ -42,6 +59,7 @@ class Settings(_Section):
     exclude_newer: str = ""
     channel_mirrors: dict[str, str] = Field(default_factory=dict)
     job: JobSettings = JobSettings()
+    azure: AzureSettings = AzureSettings()
 
     @property
     def environment_path(self) -> Path:
