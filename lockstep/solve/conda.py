@@ -7,6 +7,7 @@ import datetime
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lockstep.errors import SolveError, SpecError
@@ -43,9 +44,9 @@ def solve_conda(
     import rattler
     from rattler.exceptions import GatewayError, SolverError
 
-    async def run() -> list[rattler.RepoDataRecord]:
+    async def run(cache: Path) -> list[rattler.RepoDataRecord]:
         sources = [rattler.Channel(address) for _, address in channels]
-        gateway = rattler.Gateway(cache_dir=home.path / "repodata", client=_client(servers))
+        gateway = rattler.Gateway(cache_dir=cache, client=_client(servers))
         locked = await _records(gateway, sources, spec.platform, keep, channels) if keep else []
         return await rattler.solve(
             sources,
@@ -59,7 +60,11 @@ def solve_conda(
         )
 
     try:
-        records = asyncio.run(run())
+        try:
+            records = asyncio.run(run(home.path / "repodata"))
+        except GatewayError:  # a damaged cache, or a plain server whose 304 rattler can't follow: ask anew
+            with home.workspace("repodata") as fresh:
+                records = asyncio.run(run(fresh))
     except SolverError as error:
         raise SolveError(
             f"No set of conda packages satisfies the spec:\n{_shorten(str(error))}",

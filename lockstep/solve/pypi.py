@@ -56,7 +56,8 @@ def solve_pypi(
         (folder / "requirements.in").write_text("\n".join(_HASH.sub("", line) for line in spec.pip) + "\n")
         pins = [f"{name}=={version}" for name, version in provided.items()]
         (folder / "constraints.txt").write_text("\n".join([*spec.pip_options.constraints, *pins]) + "\n")
-        (folder / "pylock.toml").write_text(_preferences(keep))
+        if keep:
+            (folder / "pylock.toml").write_text(_preferences(keep))
         _run_uv(spec, python, provided, servers, folder)
         entries = tomllib.loads((folder / "pylock.toml").read_text()).get("packages", [])
         dependencies = _dependencies(spec, python, provided, servers, folder)

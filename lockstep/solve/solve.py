@@ -50,8 +50,8 @@ def solve(
     name or URL, and the URL to ask before it. Raises SolveError, SpecError, FetchError or SettingsError.
     """
     servers = read_servers(spec, mirrors)
-    for place in servers.pip.left_out:
-        progress.say(f"Not looking in {hide(place)} for wheels: a lock can't send other machines there.")
+    if places := ", ".join(map(hide, servers.pip.left_out)):
+        progress.say(f"Not looking for wheels in {places}: a lock can't send other machines there.")
     _check_names(previous, upgrade)
     keep = _keep(previous, upgrade)
     channels, conda, record = _solve_conda(spec, servers, home, progress, previous, keep, upgrade, install)
