@@ -1,0 +1,276 @@
+"""The Debian archive, as this machine's own apt sources name it: which .debs are needed, by sha256.
+
+apt itself resolves, in a state of ours under home.bootstrap: it knows the machine's proxies, keys and
+passwords, verifies the archive's signature, and needs no root. The machine's own package state stays as
+it is. Third-party sources, backports and pins are left out, so that two machines resolve alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from lockstep.errors import FetchError, LockstepError
+from lockstep.home import Home
+from lockstep.locked import LockedDeb
+from lockstep.progress import Progress
+from lockstep.servers import hide
+
+FRESH = 600
+"""Seconds for which the archive's package lists count as today's."""
+
+_KEYRINGS = {
+    "debian": "/usr/share/keyrings/debian-archive-keyring.gpg",
+    "ubuntu": "/usr/share/keyrings/ubuntu-archive-keyring.gpg",
+}
+_ELSEWHERE = (
+    "Make a base image registry and a conda channel reachable (channel_mirrors in invoke.yaml, .condarc), "
+    "or run `./invoke lock` on a Debian or Ubuntu machine and commit the lock."
+)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A .deb that apt would install, with what its control file says about its dependencies."""
+
+    deb: LockedDeb
+    source: str
+    architecture: str
+    depends: str
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The archive's package lists on this machine.
+
+    `sources` are one-line apt sources for use inside an image, without credentials. `mirrors` are the
+    archive's roots as this machine reaches them: they may hold passwords, so they are never shown or kept.
+    """
+
+    folder: Path
+    sources: tuple[str, ...]
+    mirrors: tuple[str, ...]
+
+    def resolve(self, wanted: Sequence[str], optional: Sequence[str] = ()) -> tuple[Candidate, ...]:
+        """Return every .deb that installing `wanted` into an empty system takes, sorted by name.
+
+        `wanted` are names or apt patterns; `optional` names count only where this release has them.
+        Raises LockstepError if apt can't satisfy them.
+        """
+        question = [*wanted, *(f"?exact-name({name})" for name in optional)]
+        answer = (
+            self.folder / f"resolved-{hashlib.sha256(json.dumps(question).encode()).hexdigest()[:16]}.json"
+        )
+        if answer.exists():
+            return tuple(
+                Candidate(LockedDeb(**entry.pop("deb")), **entry) for entry in json.loads(answer.read_text())
+            )
+        found = self._resolve(question)
+        partial = answer.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps([{**vars(one), "deb": vars(one.deb)} for one in found]))
+        partial.replace(answer)
+        return found
+
+    def _resolve(self, question: Sequence[str]) -> tuple[Candidate, ...]:
+        from debian.deb822 import Packages
+
+        only_ours = [
+            f"-oDir::Etc::sourcelist={self.folder / 'sources.list'}",
+            "-oDir::Etc::sourceparts=/dev/null",
+        ]
+        plan = _apt("apt-get", self.folder, *only_ours, "--simulate", "install", *question)
+        if plan.returncode:
+            raise LockstepError(
+                f"The Debian archive can't provide what the base and Python need: {_complaint(plan.stderr)}",
+                "Run `apt-get update` and look at the machine's apt sources: the release's main and security "
+                "parts are needed.",
+            )
+        chosen = dict(re.findall(r"^Inst (\S+) (?:\[[^]]*\] )?\((\S+) ", plan.stdout, re.MULTILINE))
+        shown = _apt("apt-cache", self.folder, *only_ours, "show", *(f"{n}={v}" for n, v in chosen.items()))
+        found: dict[str, Candidate] = {}
+        for stanza in Packages.iter_paragraphs(shown.stdout, use_apt_pkg=False):
+            name, version = stanza["Package"], stanza["Version"]
+            if chosen.get(name) != version or name in found:
+                continue
+            deb = LockedDeb(name, version, stanza["Filename"], stanza["SHA256"], int(stanza["Size"]))
+            depends = ", ".join(stanza[key] for key in ("Pre-Depends", "Depends") if key in stanza)
+            source = stanza.get("Source", name).split(" ")[0]
+            found[name] = Candidate(deb, source, stanza["Architecture"], depends)
+        return tuple(found[name] for name in sorted(found))
+
+
+def open_archive(home: Home, progress: Progress) -> Archive:
+    """Return the archive that this machine's apt sources name, its lists at most FRESH seconds old.
+
+    Raises LockstepError where the machine isn't Debian or Ubuntu, FetchError if the archive can't be reached.
+    """
+    system, codename = _release()
+    folder = home.bootstrap / "archive"
+    with home.exclusive("bootstrap-archive"):
+        stamp, today = folder / "stamp", _machine_sources()
+        if not (
+            stamp.exists() and stamp.read_text() == today and time.time() - stamp.stat().st_mtime < FRESH
+        ):
+            with progress.task("Reading the Debian archive's package lists"):
+                _update(folder, system, codename)
+            stamp.write_text(today)
+        sources, mirrors = _sources(folder, system, codename)
+        if not sources:
+            raise LockstepError(
+                f"This machine's apt sources don't name the {system.capitalize()} archive of {codename}.",
+                f"Add the release's own sources to /etc/apt and run the command again. {_ELSEWHERE}",
+            )
+        return Archive(folder, tuple(sources), tuple(dict.fromkeys(mirrors)))
+
+
+def host_mirrors(home: Home) -> tuple[str, ...]:
+    """Return the archive's roots that this machine's apt sources name, or nothing where there is no apt.
+
+    Nothing is asked over the network. They may hold passwords.
+    """
+    if not shutil.which("apt-get"):
+        return ()
+    folder = home.bootstrap / "archive"
+    with home.exclusive("bootstrap-archive"):
+        _prepare(folder)
+        found = _apt("apt-get", folder, "indextargets", "--format", "$(SITE)", "Created-By: Packages")
+    return tuple(dict.fromkeys(uri for site in found.stdout.split() for uri in _uris(site)))
+
+
+def _release() -> tuple[str, str]:
+    """Return ("debian" | "ubuntu", codename) of this machine."""
+    try:
+        facts = platform.freedesktop_os_release()
+    except OSError:
+        facts = {}
+    system, codename = facts.get("ID", ""), facts.get("VERSION_CODENAME", "")
+    if system not in _KEYRINGS or not codename or not shutil.which("apt-get"):
+        raise LockstepError(
+            "No base image or conda channel can be reached, and making them from Debian's packages needs a "
+            f"Debian or Ubuntu release with apt; this machine runs {facts.get('PRETTY_NAME', 'another')}.",
+            _ELSEWHERE,
+        )
+    if platform.machine() != "x86_64":
+        raise LockstepError(
+            f"Making a base image from Debian's packages needs an x86_64 machine, not {platform.machine()}.",
+            _ELSEWHERE,
+        )
+    return system, codename
+
+
+def _machine_sources() -> str:
+    """Return a fingerprint of what apt on this machine reads its sources from."""
+    found = hashlib.sha256()
+    for path in [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]:
+        if path.is_file():
+            found.update(f"{path}\n".encode() + path.read_bytes())
+    return found.hexdigest()
+
+
+def _prepare(folder: Path) -> None:
+    for part in ("lists/partial", "cache/archives/partial"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    (folder / "status").touch()  # an empty system: everything that is needed is named
+
+
+def _apt(program: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    options = {
+        "Dir::State": folder,
+        "Dir::State::lists": folder / "lists",
+        "Dir::State::status": folder / "status",
+        "Dir::State::extended_states": folder / "extended_states",
+        "Dir::Cache": folder / "cache",
+        "Dir::Etc::preferences": "/dev/null",
+        "Dir::Etc::preferencesparts": "/dev/null",
+        "APT::Architecture": "amd64",
+        "APT::Architectures::": "amd64",
+        "APT::Install-Recommends": "false",
+        "APT::Sandbox::User": "root",  # the lists are in a person's cache, where _apt can't write
+        "APT::Update::Post-Invoke::": "true",
+        "Debug::NoLocking": "true",
+        "Acquire::Languages": "none",
+        "Acquire::Retries": "2",
+        "Acquire::http::Timeout": "20",
+        "Acquire::https::Timeout": "20",
+    }
+    command = [program, *(f"-o{key}={value}" for key, value in options.items()), *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env={**os.environ, "LC_ALL": "C"}
+    )
+
+
+def _update(folder: Path, system: str, codename: str) -> None:
+    _prepare(folder)
+    for stale in (*folder.glob("resolved-*"), folder / "stamp"):
+        stale.unlink(missing_ok=True)
+    done = _apt("apt-get", folder, "update")
+    _, mirrors = _sources(folder, system, codename)
+    ours = {hide(uri) for uri in mirrors}
+    failed = [
+        line
+        for line in done.stderr.splitlines()
+        if line.startswith(("W:", "E:")) and any(uri in hide(line) for uri in ours)
+    ]
+    if failed or (not ours and done.stderr.strip()):
+        raise FetchError(
+            f"The Debian archive can't be reached: {_complaint(done.stderr)}",
+            "Look at the network, the proxy and the machine's apt sources (`apt-get update` tells more), "
+            "then run the same command again.",
+        )
+
+
+def _sources(folder: Path, system: str, codename: str) -> tuple[list[str], list[str]]:
+    """Return the sources lines for an image and the archive's roots; writes the list that `resolve` reads."""
+    layout = "$(SITE)|$(RELEASE)|$(CODENAME)|$(COMPONENT)|$(ORIGIN)"
+    targets = _apt("apt-get", folder, "indextargets", "--format", layout, "Created-By: Packages")
+    components: dict[tuple[str, str], list[str]] = {}
+    for line in targets.stdout.splitlines():
+        site, release, found, component, origin = line.split("|")
+        pocket = release.rstrip("/").removeprefix(codename)
+        if (
+            origin.lower() == system
+            and found in (codename, release)
+            and pocket in ("", "-updates", "-security")
+        ):
+            known = components.setdefault((site, release), [])
+            if component not in known:
+                known.append(component)
+    private, public, mirrors = [], [], []
+    for (site, release), names in components.items():
+        private.append(f"deb [arch=amd64] {site} {release} {' '.join(names)}\n")
+        uris = _uris(site)
+        mirrors += uris
+        if uris:
+            public.append(f"deb [signed-by={_KEYRINGS[system]}] {hide(uris[0])} {release} {' '.join(names)}")
+    ours = folder / "sources.list"
+    ours.touch(mode=0o600)  # it may hold the passwords that the machine's sources hold
+    ours.write_text("".join(private))
+    return public, mirrors
+
+
+def _uris(site: str) -> list[str]:
+    """Return the plain URIs behind an apt source: itself, or the entries of the mirror list that it names."""
+    if not site.startswith("mirror+file:"):
+        return [site.rstrip("/")] if urlsplit(site).scheme in ("http", "https", "file", "copy") else []
+    try:
+        lines = Path(urlsplit(site).path).read_text().splitlines()
+    except OSError:
+        return []
+    entries = [line.split()[0].rstrip("/") for line in lines if line.strip() and not line.startswith("#")]
+    return [entry for entry in entries if urlsplit(entry).scheme in ("http", "https", "file")]
+
+
+def _complaint(stderr: str) -> str:
+    """Return apt's own words, the last lines of them, without passwords."""
+    lines = [line[2:].strip() for line in stderr.splitlines() if line.startswith(("E:", "W:"))]
+    return hide(" ".join(lines[-3:]) or stderr.strip()[-300:] or "apt gave no reason")
