@@ -70,6 +70,8 @@ class ExitStatus:
             return f"killed: it ran out of memory (exit code {self.code})"
         if self.code == 128 + signal.SIGKILL:
             return "killed (exit code 137): by someone, or by the machine because memory ran out"
+        if self.code == 127:
+            return "exit code 127: a program wasn't found, in the image or by the script"
         if self.code > 128 and self.code - 128 in set(signal.Signals):
             return f"ended by {signal.Signals(self.code - 128).name} (exit code {self.code})"
         return f"exit code {self.code}" + (f" ({self.error})" if self.error else "")
@@ -94,13 +96,14 @@ class Container:
 
     def follow(self, on_line: OnLine) -> None:
         """Hand each line of stdout and stderr to `on_line` as it comes, without its end, until the last."""
-        streams = Lines(on_line), Lines(on_line)
-        with engine_errors("reading the container's output"):
-            for blocks in self._output:
-                for stream, block in zip(streams, blocks, strict=True):
-                    if block:
-                        stream.write(block)
-        for stream in streams:
+        import docker.utils.socket as frames
+
+        read_frames: Any = frames.frames_iter
+        streams = {1: Lines(on_line), 2: Lines(on_line)}  # stdout, stderr
+        with engine_errors("reading the container's output"), contextlib.suppress(OSError):
+            for number, block in read_frames(self._output, tty=False):
+                streams[number].write(block)
+        for stream in streams.values():
             stream.close()
 
     def wait(self) -> ExitStatus:
@@ -139,9 +142,9 @@ class Container:
 
     def remove(self) -> None:
         """Kill it if it runs, and remove it. Nothing happens if it is gone, or the engine is."""
-        with contextlib.suppress(LockstepError, OSError):
-            self._output.close()
-        remove_container(self._api, self.name)
+        remove_container(self._api, self.name)  # its output ends with it, which frees whoever follows
+        with contextlib.suppress(OSError, ValueError):
+            self._output._response.close()  # the SDK keeps it there: the connection is open until then
 
 
 def remove_container(api: Any, name: str) -> None:
@@ -164,7 +167,7 @@ def start_container(api: Any, run: ContainerRun, *, has_gpus: bool) -> Container
     try:
         with engine_errors(doing):
             api.create_container_from_config(_config(run, has_gpus=has_gpus), name)
-            output = api.attach(name, stdout=True, stderr=True, stream=True, demux=True)
+            output = api.attach_socket(name, {"stream": 1, "stdout": 1, "stderr": 1})
             _start(api, name, run)
         return Container(api, name, output)
     except BaseException:

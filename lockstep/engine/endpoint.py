@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import platform
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,9 @@ def open_client(endpoint: Endpoint) -> DockerClient:
     """
     from docker import DockerClient
 
+    if endpoint.socket is not None:
+        with socket.socket(socket.AF_UNIX) as probe:  # plain errors, where the SDK's hide the reason
+            probe.connect(str(endpoint.socket))
     client = DockerClient(
         base_url=endpoint.url,
         tls=endpoint.tls or False,

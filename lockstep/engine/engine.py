@@ -184,36 +184,39 @@ def find_engine() -> Engine | None:
     Raises EngineError when one is there but may not be used, or the one that a setting names doesn't
     answer: nothing else is tried in its place.
     """
+    forbidden = None
     for endpoint in endpoints():
-        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+        try:
             return _open(endpoint)
+        except PermissionError:
+            # a socket in a folder that may not be looked into is somebody else's affair
+            if forbidden is None and endpoint.socket is not None and endpoint.socket.exists():
+                forbidden = endpoint
+        except ConnectionRefusedError:
+            continue
+    if forbidden is not None:
+        raise EngineError(
+            f"There is a container engine at {forbidden.url}, but you may not use it.",
+            "Run `sudo adduser $USER docker` and log in again, or run this as root.",
+        )
     return None
 
 
 def _open(endpoint: Endpoint) -> Engine:
-    """Return the engine at an endpoint; FileNotFoundError or ConnectionRefusedError if none is there."""
+    """Return the engine at an endpoint; ConnectionRefusedError if none is there."""
     import docker.errors
 
-    socket = endpoint.socket
     try:
-        if socket is not None and not endpoint.named_by and not socket.exists():
-            raise FileNotFoundError(socket)
         return Engine(open_client(endpoint), endpoint)
-    except PermissionError as error:  # from looking at the socket's folder
-        raise FileNotFoundError(socket) from error
-    except (docker.errors.DockerException, ValueError) as error:
-        told = str(error)
-        if "Permission denied" in told:
-            raise EngineError(
-                f"A container engine runs at {endpoint.url}, but you may not use it.",
-                "Run `sudo adduser $USER docker` and log in again, or run this as root.",
-            ) from error
+    except (docker.errors.DockerException, OSError, ValueError) as error:
         if endpoint.named_by:
             raise EngineError(
-                f"The engine at {endpoint.url}, which {endpoint.named_by} names, doesn't answer: {told}",
+                f"The engine at {endpoint.url}, which {endpoint.named_by} names, doesn't answer: {error}",
                 "Start it, or unset that to use this machine's own engine.",
             ) from error
-        raise ConnectionRefusedError(told) from error
+        if isinstance(error, PermissionError):
+            raise
+        raise ConnectionRefusedError(endpoint.url) from error
 
 
 def connect(*, install: bool, progress: Progress = SILENT, home: Home | None = None) -> Engine:

@@ -27,6 +27,10 @@ REMEDIES = (
         "cgroup",
         "The control groups aren't mounted: install cgroupfs-mount, or run on a machine with systemd.",
     ),
+    (
+        "waiting for containerd",
+        "An engine that was killed left its mark: remove /var/run/docker/containerd/containerd.pid.",
+    ),
     ("no space left", "The disk is full: free some space."),
     ("overlay", 'The disk can\'t hold overlays: set "storage-driver": "vfs" in /etc/docker/daemon.json.'),
 )

@@ -101,8 +101,8 @@ def base_layer(store: Store, rootfs: Path) -> ImageLayer:
 
 @pytest.fixture
 def image(store: Store, base_layer: ImageLayer) -> Image:
-    """The tiny image in the store."""
-    return make_image(base_layer)
+    """The tiny image in the store; no other test's image has its ID."""
+    return make_image(base_layer, Labels={"test": uuid.uuid4().hex})
 
 
 @pytest.fixture(scope="session")
