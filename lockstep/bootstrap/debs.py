@@ -140,3 +140,6 @@ def place(debs: Sequence[LockedDeb], home: Home, folder: Path) -> None:
         control |= {"Filename": f"./{name}", "Size": str(deb.size), "SHA256": deb.sha256}
         index.append("".join(f"{key}: {value}\n" for key, value in control.items()))
     (folder / "Packages").write_text("\n".join(index))
+    folder.chmod(0o755)  # whatever the umask: mmdebstrap may read it as another user
+    for path in folder.iterdir():
+        path.chmod(0o644)

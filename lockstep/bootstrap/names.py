@@ -51,6 +51,11 @@ def conda_name(name: str, source: str) -> str:
     return known or re.sub(r"[^a-z0-9_.-]", "-", name.removesuffix("t64").lower())
 
 
+def is_library(name: str, source: str) -> bool:
+    """Say whether a .deb that another depends on holds a library for the prefix; glibc stays the system's."""
+    return (name.startswith("lib") or source in _BY_SOURCE) and source != "glibc"
+
+
 def conda_version(version: str) -> str:
     """Return the upstream version out of a Debian version: `1:1.2.13.dfsg-1` is 1.2.13."""
     upstream = version.split(":", 1)[-1]

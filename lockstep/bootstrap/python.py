@@ -3,6 +3,8 @@
 Debian patches the standard library so that pip and dpkg don't write into the same folder. In a prefix of
 its own that would send packages to <prefix>/local/lib/python3/dist-packages. What is patched here is
 found by function name, and a Python that isn't as expected is an error, never half patched.
+
+`site` is frozen into the program since 3.11, so its names of folders are changed there too.
 """
 
 from __future__ import annotations
@@ -35,6 +37,16 @@ def _ensurepip_is_disabled_in_debian_for_system():
 '''
 
 
+_CERTIFICATES = '''
+def _load_certificates_of_prefix(context):
+    """Trust the prefix's ssl/cert.pem where the operating system has no certificates."""
+    system = get_default_verify_paths()
+    own = os.path.join(sys.base_prefix, "ssl", "cert.pem")
+    if not system.cafile and not (system.capath and os.listdir(system.capath)) and os.path.exists(own):
+        context.load_verify_locations(own)
+'''
+
+
 def is_debian_only(path: str) -> bool:
     """Say whether a file of the standard library (`lib/python3.11/…`) is there only for Debian's sake."""
     return path.rsplit("/", 1)[-1] in ("EXTERNALLY-MANAGED", "_distutils_system_mod.py", "sitecustomize.py")
@@ -61,6 +73,25 @@ def as_upstream(path: str, data: bytes) -> bytes:
         ) from error
 
 
+def with_site_packages(program: bytes) -> bytes:
+    """Return the program python3.x with Debian's folders changed in the module `site` that is frozen in it.
+
+    Up to 3.10 there is nothing to change. The texts are constants of the module's code: `local/lib` becomes
+    `lib`, with its length, where code is frozen as objects (3.11, 3.12), else a longer name of the same
+    folder.
+    """
+    folder, place = b"\0dist-packages\0", b"\0local/lib\0"
+    if program.count(folder) != 1 or program.count(place) != 1:
+        return program
+    program = program.replace(folder, b"\0site-packages\0")
+    at = program.index(place) + 1
+    for start in (at - 40, at - 32):  # PyASCIIObject: length, hash, state and, up to 3.11, wstr
+        if program[start : start + 16] == (9).to_bytes(8, "little") + b"\xff" * 8:
+            program = program[:start] + (3).to_bytes(8, "little") + program[start + 8 :]
+            return program.replace(place, b"\0lib" + b"\0" * 7)
+    return program.replace(place, b"\0./././lib\0")
+
+
 def _site(text: str) -> str:
     return _with_function(text, "getsitepackages", _SITE)
 
@@ -75,6 +106,11 @@ def _sysconfig(text: str) -> str:
 
 def _ensurepip(text: str) -> str:
     return _with_function(text, "_ensurepip_is_disabled_in_debian_for_system", _ENSUREPIP)
+
+
+def _ssl(text: str) -> str:
+    old = "        self.set_default_verify_paths()\n"
+    return _once(text, old, f"{old}        _load_certificates_of_prefix(self)\n") + _CERTIFICATES
 
 
 def _distutils_sysconfig(text: str) -> str:
@@ -94,6 +130,7 @@ _PATCHES: dict[str, Callable[[str], str]] = {
     "sysconfig.py": _sysconfig,
     "sysconfig/__init__.py": _sysconfig,  # a package since 3.13
     "ensurepip/__init__.py": _ensurepip,
+    "ssl.py": _ssl,
     "distutils/sysconfig.py": _distutils_sysconfig,
     "distutils/command/install.py": _distutils_install,
 }

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lockstep.bootstrap.debs import Deb
-from lockstep.bootstrap.python import as_upstream, is_debian_only
+from lockstep.bootstrap.python import as_upstream, is_debian_only, with_site_packages
 from lockstep.errors import PackageError
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ def _link(path: str, target: str, placed: str, python: str) -> str | None:
 def _relocatable(path: str, data: bytes, python: str) -> bytes:
     if path.startswith("bin/") and data.startswith(b"#!"):
         return _starter(python) + data.partition(b"\n")[2]
+    if path == f"bin/python{python}":
+        return with_site_packages(data)
     if path.startswith(f"lib/python{python}/"):
         data = re.sub(rb"\A#! ?/usr/bin/python3[.\d]*(?=\n)", b"#! /usr/bin/env python3", data)
         return as_upstream(path, data)

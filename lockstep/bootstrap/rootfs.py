@@ -23,6 +23,8 @@ _DROPPED = frozenset(
         "etc/hostname",
         "etc/machine-id",
         "etc/resolv.conf",
+        "var/cache/apt/archives/partial",  # apt makes these again; whose they are depends on whether
+        "var/lib/apt/lists/partial",  # the user _apt could look into the folder that the base was made in
         "var/lib/dpkg/lock",
         "var/lib/dpkg/lock-frontend",
     }
@@ -151,8 +153,10 @@ def _sources_entry(size: int, epoch: int) -> tarfile.TarInfo:
 
 
 def _is_dropped(name: str, member: tarfile.TarInfo) -> bool:
+    if name in _DROPPED:
+        return True
     if member.isdir() or name in _KEPT:
         return False
-    if name in _DROPPED or name.startswith(_EMPTIED) or name.endswith("-old"):
+    if name.startswith(_EMPTIED) or name.endswith("-old"):
         return True
     return member.ischr() or member.isblk()
