@@ -174,7 +174,10 @@ class Download:
             with client.stream("GET", without_userinfo(address), headers=headers, auth=auth) as response:
                 self._check(response, address, part)
                 offset = have if response.status_code == 206 and _starts_at(response) == have else 0
-                for chunk in response.iter_raw(_CHUNK):
+                length = response.headers.get("content-length", "")
+                if self.size is not None and length.isdigit() and offset + int(length) != self.size:
+                    raise _WrongBytesError(f"{hide(address)} has {offset + int(length):,} bytes")
+                for chunk in response.iter_raw():  # as it comes: what a broken line gave is kept
                     yield offset, chunk
                     offset += len(chunk)
         except httpx.TransportError as error:
