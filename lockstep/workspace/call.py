@@ -1,0 +1,140 @@
+"""Call: one request to the workspace, decoded, and how a plain function becomes its route."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from lockstep.workspace.fault import Fault
+from lockstep.workspace.identity import NAME, RESOURCE_GROUP, SUBSCRIPTION
+
+if TYPE_CHECKING:
+    from lockstep.workspace.site import Site
+
+WS = (
+    "/subscriptions/{subscription}/resourceGroups/{group}"
+    "/providers/Microsoft.MachineLearningServices/workspaces/{workspace}"
+)
+JSON_LIMIT = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request: where it was sent, what its path, query and JSON body say."""
+
+    site: Site
+    request: Request
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    body: Any
+
+    @property
+    def base(self) -> str:
+        """`https://host:port` as this client knows us: a job's name for us isn't the SDK's."""
+        return f"https://{self.request.headers['host']}"
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The body as an object, or a refusal."""
+        if not isinstance(self.body, dict):
+            raise Fault(400, "The request's body must be a JSON object.", "BadArgument")
+        return self.body
+
+
+Handler = Callable[[Call], Any]
+
+
+class Routes:
+    """A table of routes; `{WS}` in a path stands for this workspace, and another one's name is a 404.
+
+    `public` routes need no bearer token: they show nothing, or check a secret in their path or query.
+    """
+
+    def __init__(self) -> None:
+        self.table: list[Route] = []
+        self.public: set[Callable[..., Any]] = set()
+
+    def on(self, methods: str, *paths: str, public: bool = False) -> Callable[[Handler], Handler]:
+        """Register a plain function of a Call, run in a thread. It returns JSON, a Response, or None (empty 200)."""
+
+        def register(handler: Handler) -> Handler:
+            async def endpoint(request: Request) -> Response:
+                own_workspace_only(request.path_params)
+                body = await json_body(request)
+                call = Call(request.app.state.site, request, request.path_params, request.query_params, body)
+                answer = await run_in_threadpool(handler, call)
+                if isinstance(answer, Response):
+                    return answer
+                return Response() if answer is None else JSONResponse(answer)
+
+            endpoint.__name__ = handler.__name__
+            return self._add(methods, paths, endpoint, public, handler)
+
+        return register
+
+    def stream(self, methods: str, *paths: str, public: bool = False) -> Callable[[Any], Any]:
+        """Register an async function of a Request that reads the body itself, piece by piece."""
+
+        def register(handler: Any) -> Any:
+            async def endpoint(request: Request) -> Response:
+                own_workspace_only(request.path_params)
+                answer: Response = await handler(request)
+                return answer
+
+            return self._add(methods, paths, endpoint, public, handler)
+
+        return register
+
+    def _add(self, methods: str, paths: tuple[str, ...], endpoint: Any, public: bool, handler: Any) -> Any:
+        for path in paths:
+            self.table.append(Route(path.replace("{WS}", WS), endpoint, methods=methods.split("|")))
+        if public:
+            self.public.add(endpoint)
+        return handler
+
+
+def own_workspace_only(parameters: Mapping[str, str]) -> None:
+    """Refuse (404) a path that names a subscription, group or workspace that isn't this one."""
+    named = [
+        parameters.get(key, own).lower()
+        for key, own in (("subscription", SUBSCRIPTION), ("group", RESOURCE_GROUP))
+    ]
+    workspace = parameters.get("workspace", NAME)
+    if named != [SUBSCRIPTION.lower(), RESOURCE_GROUP.lower()] or workspace.lower() != NAME:
+        raise Fault(
+            404, f"The workspace {workspace!r} is not here; this one is {NAME!r}.", "ResourceNotFound"
+        )
+
+
+async def json_body(request: Request) -> Any:
+    """Read the body as JSON, at most `JSON_LIMIT` bytes; None where there is none, the text where it is a form."""
+    if request.method in ("GET", "HEAD"):
+        return None
+    data = bytearray()
+    announced = request.headers.get("content-length", "0")
+    if announced.isdigit() and int(announced) > JSON_LIMIT:
+        raise too_large()
+    async for piece in request.stream():
+        data += piece
+        if len(data) > JSON_LIMIT:
+            raise too_large()
+    if not data:
+        return None
+    if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        return data.decode("utf-8", "replace")
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise Fault(400, f"The request's body isn't JSON: {error}.", "BadArgument") from error
+
+
+def too_large() -> Fault:
+    """Return the refusal of a body that doesn't fit in memory politely."""
+    return Fault(413, f"The request's body is larger than {JSON_LIMIT >> 20} MB.", "RequestTooLarge")

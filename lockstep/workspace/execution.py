@@ -1,0 +1,224 @@
+"""Execution: one run's files, containers and logs, from its image to what it leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sqlite3
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lockstep.engine import Container, ContainerRun, Engine, ExitStatus
+from lockstep.errors import DiskFullError, LockstepError
+from lockstep.workspace.artifacts import RUN_ORIGIN
+from lockstep.workspace.fault import Fault
+from lockstep.workspace.inputs import bring, take_back
+from lockstep.workspace.launch import (
+    COLLECTED,
+    Names,
+    Place,
+    is_tagged,
+    node_container,
+    nodes_of,
+    processes_per_node,
+)
+from lockstep.workspace.run_log import RunLog
+from lockstep.workspace.runs import container_of
+
+if TYPE_CHECKING:
+    from lockstep.workspace.runner import Going, Runner
+
+TOKEN_SECONDS = 30 * 86_400
+
+
+class Execution:
+    """One run being run. `prepare`, then `run`, then `clean_up`; what it leaves is in its artifact folder."""
+
+    def __init__(self, runner: Runner, row: sqlite3.Row, definition: dict[str, Any]) -> None:
+        self._runner = runner
+        self._row = row
+        self._definition = definition
+        self._folder = runner.folder.run(row["id"])
+        self._left = runner.folder.artifacts(RUN_ORIGIN, container_of(row["id"]))
+        self._logs: dict[int, RunLog] = {}
+
+    def prepare(self, engine: Engine) -> str:
+        """Return the image's ID; a build is told in `20_image_build_log.txt`."""
+        environment = self._definition["environment"]
+        if not self._runner.images.needs_build(environment, engine):
+            return self._runner.images.of(environment, engine, lambda _: None)
+        log = RunLog(self._left / "azureml-logs" / "20_image_build_log.txt")
+        try:
+            return self._runner.images.of(environment, engine, log.say)
+        except (Fault, LockstepError) as error:
+            for line in str(error).splitlines():
+                log.say(line)
+            raise
+        finally:
+            log.close()
+
+    def run(self, engine: Engine, image: str, going: Going) -> str:
+        """Run every node to its end and return why the run failed, or an empty string."""
+        self._check_script()
+        self._open_logs()
+        nodes = nodes_of(self._definition)
+        try:
+            with contextlib.ExitStack() as stack:
+                network, address = self._network(engine, stack, nodes)
+                inputs = bring(self._definition, self._runner.folder, self._folder)
+                places = [self._place(node, network, address, inputs) for node in range(nodes)]
+                names = self._names()
+                runs = [
+                    node_container(self._definition, image, node, names, place)
+                    for node, place in enumerate(places)
+                ]
+                failure = self._go(engine, runs, going, stack)
+            take_back(self._definition, self._runner.folder, self._folder)
+        finally:
+            for log in self._logs.values():
+                log.close()
+        broken = next((log.broken for log in self._logs.values() if log.broken), None)
+        if broken:
+            raise DiskFullError(
+                f"The run's log could not be written: {broken}.", "Free some space and submit it again."
+            )
+        return failure
+
+    def clean_up(self) -> None:
+        """Remove the run's working folders; outputs and logs are with its artifacts."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _check_script(self) -> None:
+        """Say in words that the snapshot lacks the script."""
+        snapshot = json.loads(self._row["details"])["properties"]["ContentSnapshotId"]
+        script = self._definition.get("script")
+        files = self._runner.snapshots.files(snapshot)
+        if script and not self._definition.get("command") and script.replace("\\", "/") not in files:
+            some = ", ".join(sorted(files)[:10]) or "nothing"
+            raise Fault(
+                404, f"The script {script!r} isn't in the snapshot, which holds {some}.", "ScriptNotFound"
+            )
+
+    def _open_logs(self) -> None:
+        """Open a log per process (`std_log_process_0.txt`, …), or one; the first is `70_driver_log.txt` too."""
+        count = nodes_of(self._definition) * processes_per_node(self._definition)
+        if self._definition.get("command"):
+            count = nodes_of(self._definition)
+        for rank in range(count):
+            name = "std_log.txt" if count == 1 else f"std_log_process_{rank}.txt"
+            other = [self._left / "azureml-logs" / "70_driver_log.txt"] if rank == 0 else []
+            self._logs[rank] = RunLog(self._left / "user_logs" / name, *other)
+
+    def _network(self, engine: Engine, stack: contextlib.ExitStack, nodes: int) -> tuple[str, str]:
+        """Return the containers' network and our `host:port` in it; several nodes get a network of their own."""
+        if nodes > 1:
+            network = stack.enter_context(engine.private_network())
+            name, gateway = network.name, network.gateway
+        else:
+            name, gateway = "bridge", engine.gateway("bridge")
+        address = self._runner.reachable(gateway)
+        if address is not None:
+            return name, address
+        if nodes > 1:
+            raise Fault(
+                400, f"The workspace can't listen on {gateway}, where the run's containers would reach it."
+            )
+        return "host", self._runner.reachable("127.0.0.1") or ""
+
+    def _place(
+        self, node: int, network: str, address: str, inputs: tuple[tuple[str, Path, bool], ...]
+    ) -> Place:
+        """Make a node's folders: its own writable copy of the snapshot, and what all nodes share."""
+        from lockstep.workspace.runner import owner_of
+
+        runner, work = self._runner, self._folder / f"node-{node}"
+        runner.snapshots.unpack(json.loads(self._row["details"])["properties"]["ContentSnapshotId"], work)
+        for name in COLLECTED:
+            collected = self._left / name
+            collected.mkdir(parents=True, exist_ok=True)
+            if (work / name).is_dir():  # files of the source folder itself
+                shutil.copytree(work / name, collected, dirs_exist_ok=True)
+            (work / name).mkdir(exist_ok=True)
+        home = self._folder / f"home-{node}"
+        home.mkdir(parents=True, exist_ok=True)
+        return Place(
+            work=work,
+            home=home,
+            collected=self._left,
+            bundle=runner.folder.tls / "ca-bundle.pem",
+            inputs=inputs,
+            user=owner_of(runner.folder),
+            network=network,
+            address=address,
+            token=runner.identity.token(TOKEN_SECONDS),
+            discovery=runner.identity.secret("discovery"),
+        )
+
+    def _names(self) -> Names:
+        experiment = self._runner.experiment_name(self._row["experiment"])
+        return Names(
+            self._row["id"], experiment, str(self._row["experiment"]), self._runner.identity.workspace
+        )
+
+    def _go(self, engine: Engine, runs: list[ContainerRun], going: Going, stack: contextlib.ExitStack) -> str:
+        """Start the nodes and follow them; when one fails, stop the others. Return the first failure in words."""
+        ends: dict[int, ExitStatus | LockstepError] = {}
+        first: list[int] = []
+        threads = []
+
+        def follow(node: int, container: Container) -> None:
+            try:
+                container.follow(self._writer(node))
+                ends[node] = container.wait()
+            except LockstepError as error:
+                ends[node] = error
+            if ends[node] != ExitStatus(0) and not first:
+                first.append(node)
+                for other in list(going.containers):
+                    if other is not container:
+                        other.stop()
+
+        for node, run in enumerate(runs):
+            container = stack.enter_context(engine.start(run))
+            going.started(container)
+            threads.append(threading.Thread(target=follow, args=(node, container), daemon=True))
+            threads[-1].start()
+        for thread in threads:
+            thread.join()
+        if not first:
+            return ""
+        end = ends[first[0]]
+        if isinstance(end, LockstepError):
+            raise end
+        return self._why(first[0], end)
+
+    def _writer(self, node: int) -> Any:
+        """Return what takes a node's lines: by rank where they are marked, else all into the node's log."""
+        tagged = is_tagged(self._definition)
+        first_rank = node * processes_per_node(self._definition) if tagged else node
+        lock = threading.Lock()
+
+        def write(line: bytes) -> None:
+            rank = first_rank
+            if tagged and line.startswith(b"\x1e"):
+                mark, _, line = line[1:].partition(b" ")
+                rank = int(mark) if mark.isdigit() else first_rank
+            with lock:
+                self._logs.get(rank, self._logs[first_rank]).line(line)
+
+        return write
+
+    def _why(self, node: int, end: ExitStatus) -> str:
+        """Return a failure in words, with the last lines that the script wrote."""
+        ranks = processes_per_node(self._definition) if is_tagged(self._definition) else 1
+        logs = [self._logs[rank] for rank in range(node * ranks, (node + 1) * ranks)]
+        told = next((log for log in logs if any(b"Error" in line for line in log.last)), logs[0])
+        last = b"\n".join(told.last).decode("utf-8", "replace")
+        where = f" on node {node}" if len(self._logs) > 1 else ""
+        return (
+            f"The script ended with {end.words}{where}. Its last lines:\n{last}"
+            if last
+            else f"The script ended with {end.words}{where}."
+        )

@@ -1,0 +1,99 @@
+"""Listener: the addresses that the workspace listens on, all on this machine; more can be added while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+import threading
+import time
+from concurrent.futures import Future
+from typing import Any
+
+import uvicorn
+
+from lockstep.workspace.tls import Authority
+
+log = logging.getLogger("lockstep.workspace")
+BACKLOG = 256
+
+
+class Listener:
+    """Serves ASGI applications in a thread of its own, over TLS or, on loopback only, in the clear."""
+
+    def __init__(self, authority: Authority) -> None:
+        self._authority = authority
+        self._context = authority.context()
+        self._loop = asyncio.new_event_loop()
+        self._servers: list[tuple[uvicorn.Server, Future[None]]] = []
+        self._addresses: dict[str, int] = {}
+        self._lock = threading.Lock()
+        threading.Thread(target=self._loop.run_forever, daemon=True, name="listener").start()
+
+    def serve_secure(self, app: Any, address: str, port: int) -> int:
+        """Serve over TLS on an address of this machine; return the port, another one if `port` is taken.
+
+        Raises OSError when the address isn't this machine's.
+        """
+        with self._lock:
+            if address not in self._addresses:
+                bound = _bind(address, port)
+                others = tuple(one for one in (*self._addresses, address) if one != "127.0.0.1")
+                self._authority.certify(self._context, others)
+                self._serve(app, bound, self._context)
+                self._addresses[address] = bound.getsockname()[1]
+            return self._addresses[address]
+
+    def serve_clear(self, app: Any, port: int) -> int:
+        """Serve without TLS on loopback; return the port."""
+        bound = _bind("127.0.0.1", port)
+        self._serve(app, bound, None)
+        return int(bound.getsockname()[1])
+
+    def stop(self) -> None:
+        """Listen no more; requests under way get a moment to end."""
+        for server, _ in self._servers:
+            server.should_exit = True
+        for server, future in self._servers:
+            with contextlib.suppress(Exception):
+                future.result(3)
+            server.force_exit = True
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _serve(self, app: Any, bound: socket.socket, context: ssl.SSLContext | None) -> None:
+        config = uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=2,
+            ssl_context_factory=(lambda *_: context) if context else None,
+        )
+        server = uvicorn.Server(config)
+        future = asyncio.run_coroutine_threadsafe(server.serve(sockets=[bound]), self._loop)
+        self._servers.append((server, future))
+        while not server.started and not future.done():
+            time.sleep(0.002)
+        log.info("listening on %s:%s", *bound.getsockname()[:2])
+
+
+def _bind(address: str, port: int) -> socket.socket:
+    """Return a listening socket; on another port if this one is taken."""
+    for wanted in (port, 0):
+        bound = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((address, wanted))
+            bound.listen(BACKLOG)
+        except OSError:
+            bound.close()
+            if wanted == 0:
+                raise
+            continue
+        return bound
+    raise AssertionError("unreachable")

@@ -1,0 +1,107 @@
+"""Metrics: what runs log, whether through the SDK's `run.log` or through MLflow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from lockstep.workspace.fault import Fault, missing
+from lockstep.workspace.state import State, now, text
+
+SCALAR = "azureml.v1.scalar"
+FROM_SDK, FROM_MLFLOW = "sdk", "mlflow"
+
+
+class Metrics:
+    """The metrics of every run, in the order in which they came. `changed` is called after new ones from the SDK."""
+
+    def __init__(self, state: State, changed: Callable[[], None] = lambda: None) -> None:
+        self._state = state
+        self.changed = changed
+
+    def add_batch(self, run_id: str, entries: Iterable[Any]) -> None:
+        """Append a batch as the SDK posts it; a value that was sent before (same metric id) isn't added again."""
+        with self._state.change() as change:
+            for entry in entries:
+                name, columns, kind = _shape(entry)
+                for value in entry.get("value") or []:
+                    change.execute(
+                        "INSERT OR IGNORE INTO metrics (run, name, metric, created, step, data, kind, columns, origin)"
+                        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                        (run_id, name, str(value.get("metricId")), value.get("createdUtc") or now(), value.get("step"),
+                         json.dumps(value.get("data") or {}), kind, text(columns), FROM_SDK),
+                    )  # fmt: skip
+        self.changed()
+
+    def add_from_mlflow(self, run_id: str, values: Iterable[tuple[str, float, int, int]]) -> None:
+        """Append what MLflow took: (name, value, milliseconds since 1970, step), so that the SDK finds it too."""
+        with self._state.change() as change:
+            for name, value, moment, step in values:
+                identity = hashlib.sha256(f"{name}\0{value!r}\0{moment}\0{step}".encode()).hexdigest()[:32]
+                change.execute(
+                    "INSERT OR IGNORE INTO metrics (run, name, metric, created, step, data, kind, columns, origin)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (run_id, name, identity, now(), step, json.dumps({name: value}), SCALAR, text({name: "double"}),
+                     FROM_MLFLOW),
+                )  # fmt: skip
+
+    def names(self, run_id: str) -> list[dict[str, Any]]:
+        """Return the names and columns of a run's metrics, in the order of their first value."""
+        rows = self._state.rows(
+            "SELECT name, columns, min(row) FROM metrics WHERE run = ? GROUP BY name ORDER BY 3", run_id
+        )
+        return [
+            {"metricKey": {"namespace": "", "name": row["name"]}, "columns": json.loads(row["columns"])}
+            for row in rows
+        ]
+
+    def full(self, run_id: str, name: str, container: str) -> dict[str, Any]:
+        """Return one metric with all its values, or refuse with 404."""
+        rows = self._state.rows("SELECT * FROM metrics WHERE run = ? AND name = ? ORDER BY row", run_id, name)
+        if not rows:
+            raise missing(f"The metric {name!r} of the run {run_id!r}")
+        values = [
+            {"metricId": row["metric"], "createdUtc": row["created"], "step": row["step"] or 0, "data": json.loads(row["data"])}
+            for row in rows
+        ]  # fmt: skip
+        return {
+            "name": name,
+            "namespace": "",
+            "dataContainerId": container,
+            "columns": json.loads(rows[0]["columns"]),
+            "properties": {"uxMetricType": rows[0]["kind"]},
+            "value": values,
+            "continuationToken": None,
+        }
+
+    def numbers_after(self, row: int, limit: int = 1000) -> list[dict[str, Any]]:
+        """Return what the SDK logged after row number `row`: one item per row, with MLflow's key, value and step."""
+        rows = self._state.rows(
+            "SELECT *, (SELECT count(*) FROM metrics AS before WHERE before.run = metrics.run AND"
+            " before.name = metrics.name AND before.row < metrics.row) AS earlier"
+            " FROM metrics WHERE row > ? AND origin = ? ORDER BY row LIMIT ?", row, FROM_SDK, limit
+        )  # fmt: skip
+        return [
+            {
+                "row": row["row"],
+                "run": row["run"],
+                "created": row["created"],
+                "step": row["earlier"] if row["step"] is None else row["step"],
+                "values": {
+                    row["name"] if key == row["name"] else f"{row['name']}/{key}": float(value)
+                    for key, value in json.loads(row["data"]).items()
+                    if isinstance(value, int | float)
+                },
+            }
+            for row in rows
+        ]
+
+
+def _shape(entry: Any) -> tuple[str, dict[str, Any], str]:
+    """Return a posted metric's name, columns and kind, or refuse what has none."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        raise Fault(400, "A metric needs a name.", "BadArgument")
+    kind = (entry.get("properties") or {}).get("uxMetricType") or SCALAR
+    return entry["name"], entry.get("columns") or {}, kind

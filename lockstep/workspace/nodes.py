@@ -1,0 +1,45 @@
+"""Nodes: who may use how many of a compute target's nodes, in the order of asking."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+
+
+class Nodes:
+    """The nodes in use, per compute target. A run that asked first goes first, even if a smaller one would fit."""
+
+    def __init__(self, limit: Callable[[str], int]) -> None:
+        self._limit = limit
+        self._changed = threading.Condition()
+        self._used: dict[str, int] = defaultdict(int)
+        self._waiting: dict[str, deque[object]] = defaultdict(deque)
+
+    @contextlib.contextmanager
+    def taken(self, target: str, count: int, given_up: threading.Event) -> Iterator[bool]:
+        """Wait until `count` nodes of `target` are free, and hold them in the block; False if given up before."""
+        turn = object()
+        with self._changed:
+            self._waiting[target].append(turn)
+            while not given_up.is_set() and not self._fits(target, count, turn):
+                self._changed.wait()
+            self._waiting[target].remove(turn)
+            got = not given_up.is_set()
+            self._used[target] += count if got else 0
+            self._changed.notify_all()
+        try:
+            yield got
+        finally:
+            with self._changed:
+                self._used[target] -= count if got else 0
+                self._changed.notify_all()
+
+    def look_again(self) -> None:
+        """Wake those who wait: one may have given up, or a target may have grown."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def _fits(self, target: str, count: int, turn: object) -> bool:
+        return self._waiting[target][0] is turn and self._used[target] + count <= self._limit(target)

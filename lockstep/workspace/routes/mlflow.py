@@ -1,0 +1,148 @@
+"""MLflow's REST interface as azureml-mlflow speaks it: passed on to the real MLflow server, with ids and places of ours."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+from starlette.responses import JSONResponse, Response
+
+from lockstep.workspace.call import Call, Routes
+from lockstep.workspace.fault import Fault
+
+routes = Routes()
+STATES = {"FINISHED": "Completed", "FAILED": "Failed", "KILLED": "Canceled", "RUNNING": "Running"}
+WAIT_SECONDS = 60
+
+
+@routes.on(
+    "GET|POST|PUT|PATCH|DELETE",
+    "/mlflow/v1.0{WS}/api/2.0/{method:path}",
+    "/mlflow/v2.0{WS}/api/2.0/{method:path}",
+)
+def mlflow(call: Call) -> Any:
+    """Pass a request on, and keep what it says about runs and metrics, so that the SDK's own routes know it too."""
+    _ready(call)
+    method = call.path["method"].replace("preview/mlflow/", "mlflow/")
+    if method == "mlflow/experiments/create":
+        return _create_experiment(call)
+    call.site.bridge.bring_names()
+    asynchronous = method == "mlflow/runs/log-batch-async"
+    answer = _passed_on(call, "mlflow/runs/log-batch" if asynchronous else method)
+    if answer.status_code >= 400:
+        return Response(answer.content, min(answer.status_code, 499), media_type="application/json")
+    said = answer.json() if answer.content else {}
+    _kept(call, method.removesuffix("-async"), said)
+    return JSONResponse({} if asynchronous else _placed(said))
+
+
+@routes.on(
+    "GET|POST|PUT|PATCH|DELETE",
+    "/mlflow/v1.0{WS}/api/3.0/{method:path}",
+    "/mlflow/v2.0{WS}/api/3.0/{method:path}",
+)
+def mlflow_3(call: Call) -> Any:
+    """Pass a request of MLflow 3's newer interface on."""
+    _ready(call)
+    answer = _passed_on(call, call.path["method"], version="3.0")
+    return Response(answer.content, min(answer.status_code, 499), media_type="application/json")
+
+
+def _ready(call: Call) -> None:
+    if not call.site.mlflow.is_installed:
+        raise Fault(
+            404,
+            "MLflow isn't installed for this workspace: `./invoke workspace` installs it.",
+            "MLflowMissing",
+        )
+    if not call.site.mlflow.wait(WAIT_SECONDS):
+        raise Fault(400, "MLflow doesn't answer; its log is in the workspace's folder.", "MLflowUnavailable")
+
+
+def _passed_on(call: Call, method: str, version: str = "2.0") -> httpx.Response:
+    query = urlencode(list(call.request.query_params.multi_items()))
+    path = f"/api/{version}/{method}" + (f"?{query}" if query else "")
+    with call.site.mlflow.client() as client:
+        return client.request(call.request.method, path, json=call.body)
+
+
+def _create_experiment(call: Call) -> Any:
+    """Make an experiment here: its id is the one that MLflow gets."""
+    row = call.site.experiments.create(str(call.fields.get("name")))
+    call.site.bridge.bring_names()
+    return {"experiment_id": str(row["id"])}
+
+
+def _kept(call: Call, method: str, said: dict[str, Any]) -> None:
+    """Keep what a request that MLflow accepted says about a run."""
+    body = call.body if isinstance(call.body, dict) else {}
+    run_id = str(body.get("run_id") or body.get("run_uuid") or "")
+    site = call.site
+    if method == "mlflow/runs/create":
+        info = said["run"]["info"]
+        tags = {tag["key"]: tag["value"] for tag in body.get("tags") or []}
+        parent = tags.get("mlflow.parentRunId")
+        fields = {
+            "displayName": info.get("run_name"),
+            "tags": _own(tags),
+            "parentRunId": parent if parent and site.runs.exists(parent) else None,
+        }
+        site.runs.create(info["run_id"], int(info["experiment_id"]), fields, status="Running")
+        site.bridge.adopt_run(info["run_id"])
+    elif method == "mlflow/logged-models":
+        model = said.get("model", {}).get("info", {})
+        if model.get("source_run_id"):
+            site.bridge.adopt_model(model["model_id"], model["source_run_id"])
+    elif not run_id or not site.runs.exists(run_id):
+        return
+    elif method == "mlflow/runs/update":
+        status = STATES.get(str(body.get("status")))
+        if status and site.runs.get(run_id)["submitted"] is None:
+            site.runs.enter(run_id, status)
+        if body.get("run_name"):
+            site.runs.modify(run_id, {"displayName": body["run_name"]})
+    elif method == "mlflow/runs/log-metric":
+        site.metrics.add_from_mlflow(run_id, [_metric(body)])
+    elif method == "mlflow/runs/log-batch":
+        site.metrics.add_from_mlflow(run_id, [_metric(one) for one in body.get("metrics") or []])
+        _tag(call, run_id, {tag["key"]: tag["value"] for tag in body.get("tags") or []})
+    elif method == "mlflow/runs/set-tag":
+        _tag(call, run_id, {str(body.get("key")): body.get("value")})
+
+
+def _tag(call: Call, run_id: str, tags: dict[str, Any]) -> None:
+    if _own(tags):
+        call.site.runs.modify(run_id, {"tags": _own(tags)})
+
+
+def _own(tags: dict[str, Any]) -> dict[str, Any]:
+    """Return the tags that people set; MLflow's own stay in MLflow."""
+    return {key: value for key, value in tags.items() if not key.startswith("mlflow.")}
+
+
+def _metric(one: dict[str, Any]) -> tuple[str, float, int, int]:
+    return (
+        str(one.get("key")),
+        float(one.get("value", "nan")),
+        int(one.get("timestamp") or 0),
+        int(one.get("step") or 0),
+    )
+
+
+def _placed(said: Any) -> Any:
+    """Return an answer in which artifacts are where azureml-mlflow fetches them, and no path of this machine is."""
+    if isinstance(said, list):
+        return [_placed(one) for one in said]
+    if not isinstance(said, dict):
+        return said
+    kept = {key: _placed(value) for key, value in said.items()}
+    root = f"azureml://experiments/{kept.get('experiment_id')}"
+    if "artifact_uri" in kept and "model_id" in kept and "experiment_id" in kept:
+        run = kept.get("source_run_id")
+        kept["artifact_uri"] = f"{root}/runs/{run}/artifacts/models/{kept['model_id']}"
+    elif "artifact_uri" in kept and "run_id" in kept:
+        kept["artifact_uri"] = f"{root}/runs/{kept['run_id']}/artifacts"
+    elif "artifact_location" in kept and "experiment_id" in kept:
+        kept["artifact_location"] = root
+    return kept

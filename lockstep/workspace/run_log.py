@@ -1,0 +1,67 @@
+"""Run logs: a script's output, live, in the files that the SDK follows; a gigabyte of it is cut in the middle."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from pathlib import Path
+
+LIMIT = 64 * 1024**2
+TAIL_LINES = 1000
+TAIL_BYTES = 1024**2
+
+
+class RunLog:
+    """One log under one or two names. Beyond `LIMIT` bytes, only the last lines are kept and written at the end.
+
+    A disk that is full doesn't stop the run: `broken` holds the error, and what came after it is lost.
+    """
+
+    def __init__(self, path: Path, *other_names: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("ab", buffering=0)
+        for name in other_names:
+            name.parent.mkdir(parents=True, exist_ok=True)
+            name.unlink(missing_ok=True)
+            os.link(path, name)  # one file, two names: both are live
+        self._written = 0
+        self._tail: deque[bytes] = deque()
+        self._held = 0
+        self._left_out = 0
+        self.last: deque[bytes] = deque(maxlen=20)
+        self.broken: OSError | None = None
+
+    def line(self, line: bytes) -> None:
+        """Append one line, without its end."""
+        self.last.append(line)
+        line += b"\n"
+        if self._written + len(line) <= LIMIT and not self._tail:
+            self._written += len(line)
+            self._write(line)
+            return
+        self._tail.append(line)
+        self._held += len(line)
+        while len(self._tail) > TAIL_LINES or self._held > TAIL_BYTES:
+            gone = self._tail.popleft()
+            self._held -= len(gone)
+            self._left_out += len(gone)
+
+    def say(self, text: str) -> None:
+        """Append a sentence of the workspace's own."""
+        self.line(text.encode())
+
+    def close(self) -> None:
+        """Write the kept end, with a line that says how much is missing before it."""
+        if self._left_out:
+            note = f"[… Lockstep left out {self._left_out:,} bytes: a log is at most {LIMIT >> 20} MB. Write more to ./logs.]\n"
+            self._write(note.encode())
+        for line in self._tail:
+            self._write(line)
+        self._tail.clear()
+        self._file.close()
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self._file.write(data)
+        except OSError as error:
+            self.broken = error

@@ -1,0 +1,195 @@
+"""The runner: takes submitted runs from their queue to their end, in containers of the local engine."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from lockstep.engine import Container, Engine
+from lockstep.errors import LockstepError
+from lockstep.home import disk_full_in_words
+from lockstep.workspace.computes import Computes
+from lockstep.workspace.execution import Execution
+from lockstep.workspace.fault import Fault
+from lockstep.workspace.folder import Folder
+from lockstep.workspace.identity import Identity
+from lockstep.workspace.images import Images
+from lockstep.workspace.launch import nodes_of
+from lockstep.workspace.nodes import Nodes
+from lockstep.workspace.runs import ENDED, Runs
+from lockstep.workspace.snapshots import Snapshots
+from lockstep.workspace.state import State
+
+log = logging.getLogger("lockstep.workspace")
+STOPPED = "The workspace's server stopped while the run was going."
+
+
+@dataclass
+class Going:
+    """A run on its way: whether it is to stop, and what is to be stopped."""
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    containers: list[Container] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    too_long: bool = False
+
+    def started(self, container: Container) -> None:
+        """Take a container that was just started; one that comes too late is stopped at once."""
+        with self.lock:
+            self.containers.append(container)
+        if self.stop.is_set():
+            container.stop()
+
+    def end(self) -> None:
+        """Stop every container, now and to come."""
+        self.stop.set()
+        with self.lock:
+            containers = list(self.containers)
+        for container in containers:
+            container.stop()
+
+
+class Runner:
+    """Runs what was submitted: a thread per run, which waits for its image, then for its nodes, then for its end.
+
+    `engine` gives a connected engine or raises EngineError; `reachable(address)` makes the server listen on
+    an address of this machine and returns `host:port` for containers, or None where it can't.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: Folder,
+        state: State,
+        identity: Identity,
+        runs: Runs,
+        snapshots: Snapshots,
+        computes: Computes,
+        images: Images,
+        engine: Callable[[], Engine],
+        reachable: Callable[[str], str | None],
+    ) -> None:
+        self.folder, self.identity, self.runs, self.snapshots = folder, identity, runs, snapshots
+        self.images, self.engine, self.reachable = images, engine, reachable
+        self._state = state
+        self._nodes = Nodes(computes.nodes)
+        self._going: dict[str, Going] = {}
+        self._lock = threading.Lock()
+
+    def recover(self) -> None:
+        """After a start: runs that were going are Failed with the reason, those that waited wait again."""
+        for row in self.runs.unfinished():
+            if row["status"] in ("Running", "Finalizing"):
+                self.runs.enter(row["id"], "Failed", error=STOPPED, code="ServiceInterrupted")
+            elif row["status"] == "CancelRequested":
+                self.runs.enter(row["id"], "Canceled")
+            else:
+                self.enqueue(row["id"])
+
+    def enqueue(self, run_id: str) -> None:
+        """Begin a submitted run."""
+        going = Going()
+        with self._lock:
+            self._going[run_id] = going
+        threading.Thread(target=self._drive, args=(run_id, going), name=f"run {run_id}", daemon=True).start()
+
+    def cancel(self, run_id: str) -> None:
+        """Stop a run; its end follows. One that is only told about by its client ends at once."""
+        with self._lock:
+            going = self._going.get(run_id)
+        if going is None:
+            self.runs.enter(run_id, "Canceled")
+            return
+        if self.runs.enter(run_id, "CancelRequested"):
+            threading.Thread(target=self._stop, args=(run_id, going), daemon=True).start()
+
+    def shut_down(self) -> None:
+        """Stop every run that goes, with the reason; those that wait are left for the next start."""
+        with self._lock:
+            going = dict(self._going)
+        for run_id, one in going.items():
+            if self.runs.get(run_id)["status"] in ("Running", "Finalizing"):
+                self.runs.enter(run_id, "Failed", error=STOPPED, code="ServiceInterrupted")
+                one.end()
+
+    def experiment_name(self, identifier: int) -> str:
+        """Return the name of an experiment."""
+        return str(self._state.rows("SELECT name FROM experiments WHERE id = ?", identifier)[0]["name"])
+
+    def _stop(self, run_id: str, going: Going) -> None:
+        going.end()
+        self._nodes.look_again()
+        with self._lock:
+            waits_for_build = run_id in self._going and not going.containers
+        if waits_for_build:
+            self.runs.enter(run_id, "Canceled")
+
+    def _drive(self, run_id: str, going: Going) -> None:
+        """Take one run to its end; whatever happens, it ends in a state with a reason."""
+        try:
+            with disk_full_in_words(self.folder.path):
+                self._run(run_id, going)
+        except Fault as fault:
+            self.runs.enter(run_id, "Failed", error=fault.message, code=fault.code)
+        except LockstepError as error:
+            self.runs.enter(run_id, "Failed", error=str(error))
+        except Exception as error:
+            log.exception("run %s broke", run_id)
+            self.runs.enter(run_id, "Failed", error=f"The workspace failed: {error!r}", code="ServiceError")
+        finally:
+            with self._lock:
+                self._going.pop(run_id, None)
+
+    def _run(self, run_id: str, going: Going) -> None:
+        row = self.runs.get(run_id)
+        definition: dict[str, Any] = json.loads(row["details"])["definition"]
+        execution = Execution(self, row, definition)
+        self.runs.enter(run_id, "Preparing")
+        try:
+            engine = self.engine()
+            image = execution.prepare(engine)
+            self.runs.enter(run_id, "Queued")
+            with self._nodes.taken(definition["target"], nodes_of(definition), going.stop) as got:
+                if not got or not self.runs.enter(run_id, "Running"):
+                    self.runs.enter(run_id, "Canceled")
+                    return
+                seconds = definition.get("maxRunDurationSeconds")
+                timer = threading.Timer(float(seconds), self._too_long, (run_id, going)) if seconds else None
+                if timer:
+                    timer.start()
+                try:
+                    failure = execution.run(engine, image, going)
+                finally:
+                    if timer:
+                        timer.cancel()
+            self._finish(run_id, going, failure)
+        finally:
+            execution.clean_up()
+
+    def _too_long(self, run_id: str, going: Going) -> None:
+        going.too_long = True
+        going.end()
+
+    def _finish(self, run_id: str, going: Going, failure: str) -> None:
+        """Set the final state; the artifacts are there already, because Azure's client stops looking now."""
+        if self.runs.get(run_id)["status"] in ENDED:
+            return
+        if going.too_long:
+            self.runs.enter(run_id, "Canceled", error="The run took longer than its maxRunDurationSeconds.")
+        elif going.stop.is_set():
+            self.runs.enter(run_id, "Canceled")
+        elif failure:
+            self.runs.enter(run_id, "Failed", error=failure)
+        else:
+            self.runs.enter(run_id, "Completed")
+
+
+def owner_of(folder: Folder) -> str:
+    """Return the `uid:gid` that owns the workspace's folder; jobs run as it, so what they write is the user's."""
+    facts = os.stat(folder.path)
+    return f"{facts.st_uid}:{facts.st_gid}"

@@ -1,0 +1,93 @@
+"""Snapshots: the source files of runs, as uploaded; each file's bytes are kept once per upload."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from lockstep.workspace.fault import Fault, missing
+from lockstep.workspace.folder import Folder, inside
+from lockstep.workspace.state import State, now, text
+
+NONE = "00000000-0000-0000-0000-000000000000"
+
+
+class Snapshots:
+    """The snapshots of one workspace: a complete tree of names, each with the blob that holds its bytes."""
+
+    def __init__(self, state: State, folder: Folder) -> None:
+        self._state = state
+        self._folder = folder
+
+    def get(self, snapshot: str) -> sqlite3.Row:
+        """Return the snapshot, or refuse with 404."""
+        row = self._state.row("SELECT * FROM snapshots WHERE id = ?", snapshot)
+        if row is None:
+            raise missing(f"The snapshot {snapshot!r}")
+        return row
+
+    def files(self, snapshot: str) -> dict[str, str]:
+        """Return path -> blob of each file."""
+        found: dict[str, str] = json.loads(self.get(snapshot)["files"])
+        return found
+
+    def create(
+        self, snapshot: str, parent: str | None, tree: dict[str, Any], uploaded: dict[str, str]
+    ) -> None:
+        """Keep a snapshot: every file of `tree` is in `uploaded` (path -> blob) or unchanged from `parent`.
+
+        A file that is in neither, or whose upload never arrived, is refused with 400: the client sends all again.
+        """
+        inherited = self.files(parent) if parent and parent != NONE else {}
+        files: dict[str, str] = {}
+        for path in _paths(tree):
+            inside(Path("/snapshot"), path)
+            blob = uploaded.get(path) or inherited.get(path)
+            if blob is None or not self._folder.snapshot_blob(blob).is_file():
+                raise Fault(400, f"The snapshot's file {path!r} was never uploaded.", "SnapshotIncomplete")
+            files[path] = blob
+        with self._state.change() as change:
+            change.execute(
+                "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?)",
+                (snapshot, now(), text(tree), json.dumps(files)),
+            )
+
+    def latest(self) -> sqlite3.Row | None:
+        """Return the newest snapshot, or None."""
+        return self._state.row("SELECT * FROM snapshots ORDER BY created DESC LIMIT 1")
+
+    def unpack(self, snapshot: str, target: Path) -> None:
+        """Write the snapshot's files into the folder `target`; the run may change them."""
+        target.mkdir(parents=True, exist_ok=True)
+        made = {target}
+        for path, blob in self.files(snapshot).items():
+            file = inside(target, path)
+            if file.parent not in made:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                made.add(file.parent)
+            shutil.copyfile(self._folder.snapshot_blob(blob), file)
+
+    def zip(self, snapshot: str, target: Path) -> None:
+        """Write the snapshot as a zip file."""
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path, blob in self.files(snapshot).items():
+                archive.write(self._folder.snapshot_blob(blob), path)
+
+
+def _paths(node: dict[str, Any], parent: str = "") -> list[str]:
+    """Return the paths of the files in a tree of `{name, type, children}`, deepest folders too."""
+    found: list[str] = []
+    todo = [(node, parent)]
+    while todo:
+        here, prefix = todo.pop()
+        for name, child in (here.get("children") or {}).items():
+            path = f"{prefix}{name}"
+            if child.get("type") == "File":
+                found.append(path)
+            else:
+                todo.append((child, f"{path}/"))
+    return sorted(found)
