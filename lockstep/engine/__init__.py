@@ -7,6 +7,7 @@ engine.run(ContainerRun, …)  a container to its end; `start` for one in the ba
 
 from lockstep.engine.container import Container, ContainerRun, ExitStatus, Mount
 from lockstep.engine.delivery import Delivery
+from lockstep.engine.dockerfile import adds_nothing, depends_on_day
 from lockstep.engine.engine import Engine, EngineInfo, connect, find_engine
 from lockstep.engine.network import Network
 
@@ -19,6 +20,8 @@ __all__ = [
     "ExitStatus",
     "Mount",
     "Network",
+    "adds_nothing",
     "connect",
+    "depends_on_day",
     "find_engine",
 ]

@@ -14,6 +14,7 @@ from lockstep.engine.endpoint import Endpoint, endpoints, open_client
 from lockstep.engine.failures import engine_errors
 from lockstep.engine.install import provide_engine
 from lockstep.engine.network import Network, gateway_of, private_network, remove_network
+from lockstep.engine.osbuild import build_dockerfile
 from lockstep.engine.output import OnLine
 from lockstep.engine.owner import LABEL, is_gone
 from lockstep.errors import EngineError, LockstepError
@@ -126,6 +127,12 @@ class Engine:
     def deliver(self, image: Image, store: Store, name: str, progress: Progress = SILENT) -> Delivery:
         """Bring `image` into the engine and call it `name` (`repository:tag`). See `delivery.deliver`."""
         return deliver(self.api, image, store, name, progress, loads_only=self.kind == "podman")
+
+    def build_dockerfile(
+        self, base: Image, dockerfile: Path, store: Store, progress: Progress = SILENT
+    ) -> Image:
+        """Return `base` with what the Dockerfile adds; see `osbuild.build_dockerfile`."""
+        return build_dockerfile(self.api, base, dockerfile, store, progress, loads_only=self.kind == "podman")
 
     def start(self, run: ContainerRun) -> Container:
         """Start a container and return it at once; whoever calls this removes it."""

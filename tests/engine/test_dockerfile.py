@@ -1,0 +1,193 @@
+"""The operating system's Dockerfile: read right, built, normalised, and nothing of the build kept."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from lockstep.engine import ContainerRun, Engine, adds_nothing, depends_on_day
+from lockstep.engine.normalise import DROPPED, normalise
+from lockstep.errors import SpecError
+from lockstep.home import Home
+from lockstep.image import Image
+from lockstep.layer import EPOCH
+from lockstep.store import Store
+
+FROM = "ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "nothing", "day"),
+    [
+        (FROM, True, False),
+        ("# escape=`\narg BASE_IMAGE\n\n# note\nfrom $BASE_IMAGE\n", True, False),
+        (FROM + "# RUN apt-get install -y vim\n", True, False),
+        (FROM + "ENV A=1\n", False, False),
+        (FROM + "COPY a /a\n", False, False),
+        (FROM + "run true\n", False, True),
+        (FROM + "RUN apt-get update && \\\n  # a comment\n  apt-get install x\n", False, True),
+        (FROM + "ADD https://example.org/x /x\n", False, True),
+        (FROM + "ADD x.tar /x\n", False, False),
+        ("ARG BASE_IMAGE\nFROM other AS b\nFROM ${BASE_IMAGE}\nCOPY --from=b /a /a\n", False, True),
+        ("ARG BASE_IMAGE\nFROM ${BASE_IMAGE} AS b\nFROM b\nCOPY --from=b /a /a\n", False, False),
+        (FROM + "COPY --from=other/image /a /a\n", False, True),
+    ],
+)
+def test_what_a_dockerfile_adds(text: str, nothing: bool, day: bool) -> None:
+    """Whether an engine is needed, and whether the image then depends on the day."""
+    assert adds_nothing(text) is nothing
+    assert depends_on_day(text) is day
+
+
+@pytest.mark.parametrize("text", ["", "FROM debian:12\n", "ARG BASE_IMAGE\nFROM debian\nRUN $BASE_IMAGE\n"])
+def test_base_that_is_not_pinned_is_refused(text: str) -> None:
+    """A Dockerfile that starts from something else says what to write."""
+    with pytest.raises(SpecError, match=r"FROM \$\{BASE_IMAGE\}"):
+        adds_nothing(text)
+
+
+@pytest.fixture
+def dockerfile(tmp_path: Path) -> Path:
+    """A Dockerfile with a RUN, a COPY and an ENV, and a context of which a part is ignored."""
+    folder = tmp_path / "docker"
+    folder.mkdir()
+    (folder / "kept.txt").write_text("kept")
+    (folder / "secret.txt").write_text("secret")
+    (folder / ".dockerignore").write_text("# what stays here\nsecret.*\n")
+    path = folder / "Dockerfile"
+    path.write_text(
+        FROM
+        + "ENV COLOUR=blue\n"
+        + "COPY . /context/\n"
+        + "RUN mkdir -p /opt/x /var/log /var/cache/apt && echo $SOURCE_DATE_EPOCH > /opt/x/epoch && "
+        + "echo noise > /var/log/noise && chmod 600 /opt/x/epoch && chown 7:8 /opt/x/epoch\n"
+        + "RUN echo only noise > /var/log/more\n"
+        + "WORKDIR /opt/x\n"
+    )
+    return path
+
+
+@pytest.mark.engine
+def test_build_adds_to_the_base_and_normalises(
+    engine: Engine, image: Image, store: Store, dockerfile: Path, name: str
+) -> None:
+    """The base's layers stay as they are; what is added has no times, no noise and nothing of the build."""
+    built = engine.build_dockerfile(image, dockerfile, store)
+    assert built.layers[: len(image.layers)] == image.layers
+    config = json.loads(built.config)
+    assert "COLOUR=blue" in config["config"]["Env"]
+    assert config["config"]["WorkingDir"] == "/opt/x"
+    assert not any("BASE_IMAGE" in line or "SSL" in line for line in config["config"]["Env"])
+    entries = {}
+    for layer in built.layers[len(image.layers) :]:
+        with tarfile.open(store.blob(layer.digest)) as tar:
+            entries.update({member.name: member for member in tar})
+    assert {"context/kept.txt", "opt/x/epoch"} <= set(entries)
+    assert not [path for path in entries if "noise" in path or "secret" in path or "lockstep" in path]
+    assert {member.mtime for member in entries.values()} == {EPOCH}
+    epoch = entries["opt/x/epoch"]
+    assert (epoch.mode, epoch.uid, epoch.gid) == (0o600, 7, 8)
+    assert len(config["history"]) == len(built.layers)
+    assert not any("SSL_CERT" in json.dumps(step) for step in config["history"])
+    engine.deliver(built, store, name)
+    lines: list[bytes] = []
+    run = ContainerRun(name, ("sh", "-c", "cat epoch; echo $COLOUR; cat /context/kept.txt"), user="7:8")
+    assert engine.run(run, lines.append).code == 0
+    assert lines == [str(EPOCH).encode(), b"blue", b"kept"]
+
+
+@pytest.mark.engine
+def test_same_dockerfile_gives_the_same_image_elsewhere(
+    engine: Engine, image: Image, store: Store, dockerfile: Path, tmp_path: Path
+) -> None:
+    """Built again in another store, the image has the same ID; once made, it isn't built again."""
+    first = engine.build_dockerfile(image, dockerfile, store)
+    other = Store(Home(tmp_path / "other"))
+    for layer in image.layers:
+        with other.incoming(layer.digest) as file:
+            file.write(store.blob(layer.digest).read_bytes())
+    (dockerfile.parent / "kept.txt").touch()
+    assert engine.build_dockerfile(image, dockerfile, other).id == first.id
+    assert engine.image_id(first.id) is None  # the engine keeps nothing of the build
+    engine.api.build, build = None, engine.api.build
+    try:
+        assert engine.build_dockerfile(image, dockerfile, store) == first
+    finally:
+        engine.api.build = build
+    (dockerfile.parent / "kept.txt").write_text("changed")
+    assert engine.build_dockerfile(image, dockerfile, store).id != first.id
+
+
+@pytest.mark.engine
+def test_failing_step_is_shown(engine: Engine, image: Image, store: Store, dockerfile: Path) -> None:
+    """A RUN that fails is the Dockerfile's error, with what the step printed."""
+    before = {told["Id"] for told in engine.api.images(all=True)}
+    dockerfile.write_text(FROM + "ENV A=1\nRUN echo so much for that; exit 3\n")
+    with pytest.raises(SpecError, match=r"non-zero code: 3(.|\n)*so much for that"):
+        engine.build_dockerfile(image, dockerfile, store)
+    assert image.id not in {told["Id"] for told in engine.api.images(all=True)} - before
+
+
+@pytest.mark.engine
+def test_certificate_authorities_reach_the_build_only(
+    engine: Engine,
+    image: Image,
+    store: Store,
+    dockerfile: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """RUN steps find this machine's certificate authorities and proxies; the image has neither."""
+    (tmp_path / "ca.pem").write_text("the authorities\n")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("https_proxy", "http://user:secret@127.0.0.1:1")
+    dockerfile.write_text(
+        FROM + 'RUN cat "$SSL_CERT_FILE" "$APT_CONFIG" > /seen && echo "$https_proxy" | cat > /tmp/proxy\n'
+    )
+    built = engine.build_dockerfile(image, dockerfile, store)
+    (layer,) = built.layers[len(image.layers) :]
+    with tarfile.open(store.blob(layer.digest)) as tar:
+        assert b"the authorities" in tar.extractfile("seen").read()
+        assert not [path for path in tar.getnames() if "lockstep" in path]
+    assert b"secret" not in built.config
+    assert b"SSL_CERT_FILE" not in built.config.replace(b'\\"$SSL_CERT_FILE\\"', b"")
+
+
+def test_links_whiteouts_and_noise(store: Store) -> None:
+    """Hard links follow what they link to, whiteouts stay but for noise, and a layer of noise is none."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for path, kind, link in [
+            ("./z", tarfile.REGTYPE, ""),
+            ("./a", tarfile.LNKTYPE, "./z"),
+            ("./etc/.wh.gone", tarfile.REGTYPE, ""),
+            ("./var/cache/apt/.wh.x", tarfile.REGTYPE, ""),
+            ("./var/cache/apt/archives/y.deb", tarfile.REGTYPE, ""),
+        ]:
+            info = tarfile.TarInfo(path)
+            info.type, info.linkname, info.mtime, info.uname = kind, link, 12345, "me"
+            tar.addfile(info)
+    data.seek(0)
+    layer = normalise(data, store)
+    with tarfile.open(store.blob(layer.digest)) as tar:
+        assert tar.getnames() == ["etc/.wh.gone", "z", "a"]
+        assert tar.getmember("a").linkname == "z"
+        assert {(member.mtime, member.uname) for member in tar} == {(EPOCH, "")}
+    noise = io.BytesIO()
+    with tarfile.open(fileobj=noise, mode="w") as tar:
+        folder = tarfile.TarInfo("var/log")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+        tar.addfile(tarfile.TarInfo("var/log/apt.log"))
+    noise.seek(0)
+    assert normalise(noise, store) is None
+
+
+@pytest.mark.parametrize("path", ["etc/passwd", "var/log", "usr/share/run/x", "tmp", "var/lib/dpkg/status"])
+def test_what_is_kept(path: str) -> None:
+    """Only what concerns the build alone is left out."""
+    assert not DROPPED.fullmatch(path)
