@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from typing import Literal
 
 from lockstep.errors import FetchError, SolveError, SpecError
@@ -68,6 +67,8 @@ def solve(
     )
     packages = (*conda, *pip)
     check_gpu(spec, packages)
+    from lockstep.bootstrap import combine
+
     return Lock(
         spec_hash=spec.hash,
         base=base,
@@ -78,7 +79,7 @@ def solve(
         variables=spec.variables,
         exclude_newer=spec.exclude_newer,
         source_revision=source_revision,
-        bootstrap=_join(bootstrap, record),
+        bootstrap=combine(bootstrap, record),
         sources=spec.sources,
     )
 
@@ -184,10 +185,3 @@ def _solve_bootstrap(
             "or lock where the channels can be reached.",
         ) from error
     return (BOOTSTRAP_SCHEME,), packages, channel.record
-
-
-def _join(base: Bootstrap | None, channel: Bootstrap | None) -> Bootstrap | None:
-    if base is None or channel is None:
-        return base or channel
-    sources = tuple(dict.fromkeys([*base.sources, *channel.sources]))
-    return replace(base, sources=sources, channel_debs=channel.channel_debs)
