@@ -71,6 +71,20 @@ class Settings(_Section):
         return self.environment_path.with_name(f"{self.environment_path.stem}.conda-lock.yml")
 
     @property
+    def dockerfile_path(self) -> Path:
+        return self.root / self.dockerfile
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The files that the spec is read from."""
+        return self.environment_path, self.dockerfile_path
+
+    @property
+    def reference(self) -> str:
+        """What the image is called in the engine, tag and all."""
+        return f"{self.image}:latest"
+
+    @property
     def runs(self) -> Path:
         return self.root / "runs"
 

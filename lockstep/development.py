@@ -1,0 +1,91 @@
+"""Development: what `test` and `check` set up and run. CI runs the same tasks as people do."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lockstep.progress import Progress
+
+_JUDGES = {"skopeo": "skopeo", "umoci": "umoci", "docker-registry": "docker-registry"}
+"""Programs that judge our images in the tests, and Debian's packages that have them."""
+
+_GATE = (
+    ("ruff", "check", "."),
+    ("ruff", "format", "--check", "."),
+    ("mypy",),
+    ("import_linter.cli", "lint"),
+)
+
+
+def test(root: Path, *, quick: bool, arguments: Sequence[str]) -> int:
+    """Install what the tests need into .venv, bring up an engine, run pytest; return its exit code."""
+    from lockstep import terminal
+    from lockstep.engine import connect
+    from lockstep.home import Home
+
+    progress = terminal.progress()
+    install = not os.environ.get("LOCKSTEP_NO_INSTALL")
+    _install_tools(root, progress)
+    _install_judges(progress, install=install)
+    connect(install=install, progress=progress, home=Home.default()).close()
+    chosen = ["-m", "not slow"] if quick else []
+    return _run(root, "pytest", *chosen, *arguments)
+
+
+def check(root: Path) -> int:
+    """Run linters, types, import contracts and tests, the quick ones first; stop at the first that fails."""
+    from lockstep import terminal
+
+    _install_tools(root, terminal.progress())
+    for command in _GATE:
+        print(f"$ {' '.join(command)}", flush=True)
+        if code := _run(root, *command):
+            return code
+    return test(root, quick=False, arguments=())
+
+
+def _run(root: Path, module: str, *arguments: str) -> int:
+    return subprocess.run([sys.executable, "-m", module, *arguments], cwd=root, check=False).returncode
+
+
+def _install_tools(root: Path, progress: Progress) -> None:
+    """Put the pinned test tools into the running environment, unless they are the ones that are there."""
+    lock, made_from = root / "requirements" / "test.lock", Path(sys.prefix) / "test.lock"
+    if made_from.exists() and filecmp.cmp(lock, made_from, shallow=False):
+        return
+    import uv
+
+    progress.say("Installing the test tools of requirements/test.lock.")
+    subprocess.run(
+        [uv.find_uv_bin(), "pip", "install", "--quiet", "--system-certs", "--require-hashes"]
+        + ["--python", sys.executable, "-r", str(lock)],
+        cwd=sys.prefix,
+        env={**os.environ, **_index()},
+        check=True,
+    )
+    shutil.copyfile(lock, made_from)
+
+
+def _index() -> dict[str, str]:
+    """Return the package index that pip is set to, for uv, which doesn't read pip's settings."""
+    from lockstep.servers import read_servers
+
+    index = read_servers().pip.index_url
+    return {"UV_DEFAULT_INDEX": index} if index else {}
+
+
+def _install_judges(progress: Progress, *, install: bool) -> None:
+    """Install the programs that judge our images, where apt may; tests that need one are skipped elsewhere."""
+    missing = [package for program, package in _JUDGES.items() if shutil.which(program) is None]
+    if not missing or not install or os.geteuid() != 0 or shutil.which("apt-get") is None:
+        return
+    progress.say(f"Installing {', '.join(missing)} with apt-get, to judge the images.")
+    quiet = {"env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, "check": False}
+    subprocess.run(["apt-get", "update", "-qq"], **quiet)  # type: ignore[call-overload]
+    subprocess.run(["apt-get", "install", "-y", "-qq", *missing], **quiet)  # type: ignore[call-overload]
