@@ -89,7 +89,7 @@ def _sign_in(tenant: str, progress: Progress) -> Any:
 
 
 def _managed_identity() -> Any:
-    """Return an authentication that keeps its tokens: the SDK's own asks twice before nearly every request."""
+    """Return an authentication that keeps its tokens: the SDK's own asks twice before each request."""
     from azureml.core.authentication import MsiAuthentication, TokenAuthentication
 
     asking = MsiAuthentication()

@@ -1,4 +1,4 @@
-"""Which workspace: a flag, then settings, then .azureml/config.json searched upward, else the embedded one."""
+"""Which workspace: a flag, then settings, then .azureml/config.json upward, else the embedded one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CONFIG_REMEDY = "Download it again: studio, the workspace's name at the top rig
 def find_target(root: Path, settings: AzureSettings, flag: str = "") -> Target | None:
     """Return the workspace to use, or None for the embedded one.
 
-    `flag` is `embedded`, a name in the settings' subscription and group, `SUBSCRIPTION/GROUP/NAME`, or the path
+    `flag` is `embedded`, a name in the settings' group, `SUBSCRIPTION/GROUP/NAME`, or the path
     of a config.json. Raises SettingsError for one that isn't complete.
     """
     if flag == EMBEDDED:
