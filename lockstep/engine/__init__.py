@@ -10,6 +10,7 @@ from lockstep.engine.delivery import Delivery
 from lockstep.engine.dockerfile import adds_nothing, depends_on_day
 from lockstep.engine.engine import Engine, EngineInfo, connect, find_engine
 from lockstep.engine.network import Network
+from lockstep.engine.system import System
 
 __all__ = [
     "Container",
@@ -20,6 +21,7 @@ __all__ = [
     "ExitStatus",
     "Mount",
     "Network",
+    "System",
     "adds_nothing",
     "connect",
     "depends_on_day",

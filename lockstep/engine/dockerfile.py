@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from lockstep.errors import SpecError
 
@@ -21,6 +22,17 @@ class Instruction:
     keyword: str
     rest: str
     last_line: int
+
+
+def read_dockerfile(path: Path) -> str:
+    """Return a Dockerfile's text; SpecError in words if it can't be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(
+            f"The Dockerfile {path} can't be read: {error}",
+            f"It may be as short as `ARG {BASE_IMAGE}` and `FROM ${{{BASE_IMAGE}}}`.",
+        ) from error
 
 
 def instructions(text: str) -> tuple[Instruction, ...]:

@@ -14,9 +14,9 @@ from lockstep.engine.endpoint import Endpoint, endpoints, open_client
 from lockstep.engine.failures import engine_errors
 from lockstep.engine.install import provide_engine
 from lockstep.engine.network import Network, gateway_of, private_network, remove_network
-from lockstep.engine.osbuild import build_dockerfile
 from lockstep.engine.output import OnLine
 from lockstep.engine.owner import LABEL, is_gone
+from lockstep.engine.system import System, build_system
 from lockstep.errors import EngineError, LockstepError
 from lockstep.home import Home
 from lockstep.progress import SILENT, Progress
@@ -128,11 +128,11 @@ class Engine:
         """Bring `image` into the engine and call it `name` (`repository:tag`). See `delivery.deliver`."""
         return deliver(self.api, image, store, name, progress, loads_only=self.kind == "podman")
 
-    def build_dockerfile(
-        self, base: Image, dockerfile: Path, store: Store, progress: Progress = SILENT
-    ) -> Image:
-        """Return `base` with what the Dockerfile adds; see `osbuild.build_dockerfile`."""
-        return build_dockerfile(self.api, base, dockerfile, store, progress, loads_only=self.kind == "podman")
+    def build_system(
+        self, base: Image, store: Store, dockerfile: Path, progress: Progress = SILENT
+    ) -> System:
+        """Return `base` with what the Dockerfile adds to it; see `system.build_system`."""
+        return build_system(self.api, base, store, dockerfile, progress, loads_only=self.kind == "podman")
 
     def start(self, run: ContainerRun) -> Container:
         """Start a container and return it at once; whoever calls this removes it."""

@@ -76,11 +76,12 @@ def test_build_adds_to_the_base_and_normalises(
     engine: Engine, image: Image, store: Store, dockerfile: Path, name: str
 ) -> None:
     """The base's layers stay as they are; what is added has no times, no noise and nothing of the build."""
-    built = engine.build_dockerfile(image, dockerfile, store)
+    built = engine.build_system(image, store, dockerfile).image
     assert built.layers[: len(image.layers)] == image.layers
     config = json.loads(built.config)
     assert "COLOUR=blue" in config["config"]["Env"]
     assert config["config"]["WorkingDir"] == "/opt/x"
+    assert engine.build_system(image, store, dockerfile).depends_on_day
     assert not any("BASE_IMAGE" in line or "SSL" in line for line in config["config"]["Env"])
     entries = {}
     for layer in built.layers[len(image.layers) :]:
@@ -105,21 +106,21 @@ def test_same_dockerfile_gives_the_same_image_elsewhere(
     engine: Engine, image: Image, store: Store, dockerfile: Path, tmp_path: Path
 ) -> None:
     """Built again in another store, the image has the same ID; once made, it isn't built again."""
-    first = engine.build_dockerfile(image, dockerfile, store)
+    first = engine.build_system(image, store, dockerfile).image
     other = Store(Home(tmp_path / "other"))
     for layer in image.layers:
         with other.incoming(layer.digest) as file:
             file.write(store.blob(layer.digest).read_bytes())
     (dockerfile.parent / "kept.txt").touch()
-    assert engine.build_dockerfile(image, dockerfile, other).id == first.id
+    assert engine.build_system(image, other, dockerfile).image.id == first.id
     assert engine.image_id(first.id) is None  # the engine keeps nothing of the build
     engine.api.build, build = None, engine.api.build
     try:
-        assert engine.build_dockerfile(image, dockerfile, store) == first
+        assert engine.build_system(image, store, dockerfile).image == first
     finally:
         engine.api.build = build
     (dockerfile.parent / "kept.txt").write_text("changed")
-    assert engine.build_dockerfile(image, dockerfile, store).id != first.id
+    assert engine.build_system(image, store, dockerfile).image.id != first.id
 
 
 @pytest.mark.engine
@@ -128,7 +129,7 @@ def test_failing_step_is_shown(engine: Engine, image: Image, store: Store, docke
     before = {told["Id"] for told in engine.api.images(all=True)}
     dockerfile.write_text(FROM + "ENV A=1\nRUN echo so much for that; exit 3\n")
     with pytest.raises(SpecError, match=r"non-zero code: 3(.|\n)*so much for that"):
-        engine.build_dockerfile(image, dockerfile, store)
+        engine.build_system(image, store, dockerfile).image
     assert image.id not in {told["Id"] for told in engine.api.images(all=True)} - before
 
 
@@ -148,7 +149,7 @@ def test_certificate_authorities_reach_the_build_only(
     dockerfile.write_text(
         FROM + 'RUN cat "$SSL_CERT_FILE" "$APT_CONFIG" > /seen && echo "$https_proxy" | cat > /tmp/proxy\n'
     )
-    built = engine.build_dockerfile(image, dockerfile, store)
+    built = engine.build_system(image, store, dockerfile).image
     (layer,) = built.layers[len(image.layers) :]
     with tarfile.open(store.blob(layer.digest)) as tar:
         assert b"the authorities" in tar.extractfile("seen").read()

@@ -14,11 +14,18 @@ import os
 import re
 import tarfile
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from lockstep.engine.delivery import deliver
-from lockstep.engine.dockerfile import BASE_IMAGE, adds_nothing, with_build_settings
+from lockstep.engine.dockerfile import (
+    BASE_IMAGE,
+    adds_nothing,
+    depends_on_day,
+    read_dockerfile,
+    with_build_settings,
+)
 from lockstep.engine.failures import engine_errors, in_words
 from lockstep.engine.normalise import BUILD_FOLDER, digest_of_file, normalise
 from lockstep.errors import LockstepError, SpecError
@@ -33,25 +40,33 @@ PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PR
 CONFIG_KEYS = ("User", "ExposedPorts", "Env", "Volumes", "WorkingDir", "Labels", "StopSignal", "Shell")
 
 
-def build_dockerfile(
-    api: Any, base: Image, dockerfile: Path, store: Store, progress: Progress, *, loads_only: bool
-) -> Image:
+@dataclass(frozen=True)
+class System:
+    """The operating system that the environment stands on, and whether it depends on the day it was made."""
+
+    image: Image
+    depends_on_day: bool = False
+
+
+def build_system(
+    api: Any, base: Image, store: Store, dockerfile: Path, progress: Progress, *, loads_only: bool
+) -> System:
     """Return `base` with what the Dockerfile adds: its layers, normalised, and its config.
 
     The Dockerfile's folder is the build context, less what its `.dockerignore` names. RUN steps have
     the host's network and its proxy settings and certificate authorities, none of which stays in the
     image. Raises SpecError with the failing step's last lines, or EngineError.
     """
-    text = dockerfile.read_text(encoding="utf-8")
+    text = read_dockerfile(dockerfile)
     if adds_nothing(text):
-        return base
+        return System(base)
     context = context_files(dockerfile)
     key = _key(base, text, context)
     with store.home.exclusive("dockerfile"):
         known = store.read_json("dockerfiles", key)
         found = store.image(known["image"]) if known else None
         if found is not None and all(store.has(layer.digest) for layer in found.layers):
-            return found
+            return System(found, depends_on_day(text))
         name = f"lockstep/base:{base.id.removeprefix('sha256:')[:32]}"
         deliver(api, base, store, name, progress, loads_only=loads_only)
         made: list[str] = []
@@ -64,7 +79,7 @@ def build_dockerfile(
                     api.remove_image(identity)
         store.save_image(image)
         store.write_json("dockerfiles", key, {"image": image.id})
-    return image
+    return System(image, depends_on_day(text))
 
 
 def context_files(dockerfile: Path) -> dict[str, Path]:
