@@ -189,11 +189,15 @@ def _match_spec(node: YamlNode) -> str:
     text = re.sub(r"([<>=!~])\s+", r"\1", text)
     text = re.sub(r"(?<=\w)\s+(?=[<>!~=])", "", text)
     try:
-        rattler.MatchSpec(text)
+        parsed = rattler.MatchSpec(text)
     except InvalidMatchSpecError as error:
         raise node.error(
             f"{text!r} isn't a package: {error}", "Write it as `name=1.2` or `name>=1,<2`."
         ) from error
+    if " " in (parsed.build or ""):
+        raise node.error(
+            f"{text!r} isn't a package: it has more than name, version and build", "Take out the rest."
+        )
     return text
 
 
