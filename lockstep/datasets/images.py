@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from lockstep.datasets.cifar10 import is_cifar10, make_cifar10, open_tar
@@ -45,11 +45,11 @@ def import_images(
                 f"Remove it, or choose another name with --name, than {name}.",
             )
         with progress.task(f"Taking images from {source.name}", unit="images") as task:
-            for place, read in _walk_folder(source) if is_folder else _walk_tar(source):
+            for place, content in _walk_folder(source) if is_folder else _walk_tar(source):
                 if place is None:
                     passed_over += 1
                     continue
-                add_image(folder, *place, read())
+                add_image(folder, *place, content)
                 task.advance()
         if passed_over:
             progress.say(
@@ -71,22 +71,22 @@ def _place(path: str) -> Place | None:
     return None if odd or not name.lower().endswith(EXTENSIONS) else (split, kind, name)
 
 
-def _walk_folder(source: Path) -> Iterator[tuple[Place | None, Callable[[], bytes]]]:
+def _walk_folder(source: Path) -> Iterator[tuple[Place | None, bytes]]:
     for parent, folders, files in os.walk(source):
         folders.sort()
         for name in sorted(files):
             path = Path(parent, name)
-            place = (
-                None if path.is_symlink() else _place(f"{source.name}/{path.relative_to(source).as_posix()}")
-            )
-            yield place, path.read_bytes
+            place = _place(f"{source.name}/{path.relative_to(source).as_posix()}")
+            place = None if path.is_symlink() else place
+            yield place, path.read_bytes() if place else b""
 
 
-def _walk_tar(source: Path) -> Iterator[tuple[Place | None, Callable[[], bytes]]]:
+def _walk_tar(source: Path) -> Iterator[tuple[Place | None, bytes]]:
     with open_tar(source) as tar:
         for member in tar:
             if member.isdir():
                 continue
-            file = tar.extractfile(member) if member.isreg() else None
-            yield (_place(member.name), file.read) if file else (None, bytes)
+            place = _place(member.name) if member.isreg() else None
+            file = tar.extractfile(member) if place else None
+            yield place, file.read() if file else b""
             tar.members = []  # type: ignore[attr-defined]  # else it keeps every header in memory
