@@ -66,6 +66,11 @@ def take_snapshot(folder: Path, *, copy_to: Path | None = None) -> Snapshot:
     return Snapshot(files)
 
 
+def list_files(folder: Path) -> tuple[tuple[str, int], ...]:
+    """Return path and size in bytes of what of `folder` would travel, sorted by path, without reading it."""
+    return tuple((path, os.path.getsize(where)) for path, where in sorted(_walk(folder)))
+
+
 def _walk(folder: Path) -> Iterator[tuple[str, str]]:
     """Yield each file's path inside the snapshot and where it is."""
     ignored = _ignore_rules(folder)
