@@ -1,0 +1,206 @@
+"""train-local in a real container, whose image has the shell as its `python`: scripts are a few lines."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lockstep.engine import Engine
+from lockstep.errors import JobError
+from lockstep.home import Home
+from lockstep.image import ImageLayer
+from lockstep.job import Job
+from lockstep.run import RunRecord, find_run
+from lockstep.store import Store
+from lockstep.training import command_line, train_local
+
+from .conftest import add_layer, make_image
+
+pytestmark = pytest.mark.engine
+
+Train = Callable[..., RunRecord]
+
+
+@pytest.fixture
+def shell_image(engine: Engine, store: Store, base_layer: ImageLayer, name: str) -> str:
+    """The ID of an image, in the engine, whose `python` runs shell scripts."""
+    python = add_layer(store, {"bin/python": b'#!/bin/sh\nexec /bin/sh "$@"\n'})
+    image = make_image(base_layer, python, Labels={"test": uuid.uuid4().hex})
+    engine.deliver(image, store, name)
+    return image.id
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with a source and a dataset."""
+    (tmp_path / "project" / "src").mkdir(parents=True)
+    (tmp_path / "project" / "data" / "tiny").mkdir(parents=True)
+    (tmp_path / "project" / "data" / "tiny" / "x.txt").write_text("image\n")
+    return tmp_path / "project"
+
+
+@pytest.fixture
+def lines() -> list[bytes]:
+    """What the script printed."""
+    return []
+
+
+@pytest.fixture
+def train(engine: Engine, shell_image: str, project: Path, home: Home, lines: list[bytes]) -> Train:
+    """Run a shell script as the training."""
+
+    def run(script: str, **job: object) -> RunRecord:
+        (project / "src" / "train.py").write_text(script)
+        return train_local(
+            Job(inputs=(("data", "data/tiny"),), **job),  # type: ignore[arg-type]
+            image_id=shell_image,
+            lock_hash="abc",
+            engine=engine,
+            root=project,
+            runs=project / "runs",
+            home=home,
+            on_line=lines.append,
+        )
+
+    return run
+
+
+def test_a_run_leaves_its_outputs_its_log_and_its_record(
+    train: Train, project: Path, lines: list[bytes], shell_image: str
+) -> None:
+    """Source and data can only be read, outputs/ can be written and belongs to the caller."""
+    record = train(
+        'echo "args: $*"; cat $2/x.txt; id -u; echo weights > outputs/model.pt\n'
+        '(echo no > train.py) 2>/dev/null || echo "source is read-only"\n'
+        '(echo no > $2/new) 2>/dev/null || echo "data is read-only"\n'
+        '(echo no > /new) 2>/dev/null || echo "root is read-only"\n'
+        'echo yes > $HOME/new && echo "home is writable"\n',
+        arguments=("--name", 'it\'s a "test" $HOME', 3),
+    )
+    assert [line.decode() for line in lines] == [
+        *('args: --data /job/inputs/data --name it\'s a "test" $HOME 3', "image", str(os.getuid())),
+        *("source is read-only", "data is read-only", "root is read-only", "home is writable"),
+    ]
+    folder = project / "runs" / record.id
+    assert (folder / "log.txt").read_bytes() == b"".join(line + b"\n" for line in lines)
+    assert (folder / "outputs" / "model.pt").read_text() == "weights\n"
+    assert (folder / "outputs" / "model.pt").stat().st_uid == os.getuid()
+    assert find_run(project / "runs", record.id) == record
+    assert (record.status, record.exit_code, record.image_id) == ("completed", 0, shell_image)
+    assert record.weights is not None
+    assert record.data["data"].startswith("sha256:")
+    assert record.command == ("train.py", "--data", "{data}", "--name", 'it\'s a "test" $HOME', "3")
+    assert None not in (record.source_hash, record.started, record.ended, record.job_hash)
+
+
+def test_a_failing_script_s_exit_code_and_outputs_are_recorded(train: Train, project: Path) -> None:
+    """What it left until then is kept."""
+    record = train("echo half > outputs/part.txt; exit 7")
+    assert (record.status, record.exit_code, record.reason) == ("failed", 7, "exit code 7")
+    assert list(find_run(project / "runs", "last").outputs) == ["part.txt"]
+
+
+def test_a_killed_script_is_said_in_words(train: Train) -> None:
+    """137 alone tells nobody anything."""
+    record = train("kill -9 $$")
+    assert record.exit_code == 137
+    assert "memory" in (record.reason or "")
+
+
+def test_what_is_missing_is_said_before_anything_runs(
+    train: Train, project: Path, engine: Engine, home: Home
+) -> None:
+    """Script, data and image; no record of a run that never began."""
+    for job, told in ((Job(script="x.py"), "x.py"), (Job(inputs=(("data", "data/no"),)), "data/no")):
+        (project / "src" / "train.py").touch()
+        with pytest.raises(JobError, match=told):
+            _train(job, "sha256:0", engine, project, home)
+    with pytest.raises(JobError, match="no image"):
+        _train(Job(), f"sha256:{'0' * 64}", engine, project, home)
+    assert not (project / "runs").exists()
+
+
+def _train(job: Job, image: str, engine: Engine, project: Path, home: Home) -> RunRecord:
+    return train_local(
+        job,
+        image_id=image,
+        lock_hash=None,
+        engine=engine,
+        root=project,
+        runs=project / "runs",
+        home=home,
+        on_line=print,
+    )
+
+
+def test_shared_memory_is_what_the_job_asks(train: Train, lines: list[bytes]) -> None:
+    """PyTorch's workers need it; docker's own 64 MB are too few."""
+    train(
+        'while read -r _ where _ options _; do [ $where = /dev/shm ] && echo "$options"; done < /proc/mounts'
+    )
+    assert b"size=2097152k" in lines[0]
+
+
+def test_lines_come_as_they_are_printed(train: Train, project: Path, lines: list[bytes]) -> None:
+    """The first one is there long before the script ends."""
+    seen = threading.Event()
+
+    def watch() -> None:
+        while not lines:
+            time.sleep(0.01)
+        (next((project / "runs").iterdir()) / "outputs" / "seen").touch()
+        seen.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    record = train("echo first; until [ -e outputs/seen ]; do sleep 0.05; done; echo last")
+    assert seen.is_set()
+    assert (record.status, lines) == ("completed", [b"first", b"last"])
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_stops_the_container_and_leaves_a_record(
+    shell_image: str, project: Path, home: Home, engine: Engine, sent: signal.Signals
+) -> None:
+    """At once, with what there was until then."""
+    (project / "src" / "train.py").write_text("echo begun; echo 1 > outputs/one; sleep 60 & wait")
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from lockstep.engine import connect; from lockstep.home import Home; from lockstep.job import Job\n"
+        "from lockstep.training import train_local\n"
+        "image, root, home = sys.argv[1], Path(sys.argv[2]), Home(Path(sys.argv[3]))\n"
+        "try:\n"
+        "    train_local(Job(), image_id=image, lock_hash=None, engine=connect(install=False), root=root,\n"
+        "                runs=root / 'runs', home=home, on_line=lambda line: print(line, flush=True))\n"
+        "except KeyboardInterrupt: sys.exit(130)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, shell_image, project, home.path],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    ) as process:
+        assert process.stdout is not None
+        assert b"begun" in process.stdout.readline()
+        os.kill(process.pid, sent)
+        assert process.wait(20) == 130
+    record = find_run(project / "runs", "last")
+    assert (record.status, list(record.outputs), record.ended is None) == ("canceled", ["one"], False)
+    running = engine.api.containers(filters={"ancestor": shell_image})
+    assert running == []
+
+
+def test_several_processes_go_through_torch_s_launcher() -> None:
+    """All processes of all nodes run here, so that the training is the same."""
+    command = command_line(Job(inputs=(("data", "d"),), arguments=(1,), nodes=2, processes=2), {"data": "/d"})
+    assert command == (
+        *("python", "-m", "torch.distributed.run", "--nproc-per-node", "4", "--master-addr", "127.0.0.1"),
+        *("--master-port", "29500", "train.py", "--data", "/d", "1"),
+    )
