@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from lockstep.bootstrap.passwords import with_password
 from lockstep.errors import FetchError, LockstepError
 from lockstep.home import Home
 from lockstep.locked import LockedDeb
@@ -130,7 +131,7 @@ def open_archive(home: Home, progress: Progress) -> Archive:
                 f"This machine's apt sources don't name the {system.capitalize()} archive of {codename}.",
                 f"Add the release's own sources to /etc/apt and run the command again. {_ELSEWHERE}",
             )
-        return Archive(folder, tuple(sources), tuple(dict.fromkeys(mirrors)))
+        return Archive(folder, sources, mirrors)
 
 
 def host_mirrors(home: Home) -> tuple[str, ...]:
@@ -143,8 +144,12 @@ def host_mirrors(home: Home) -> tuple[str, ...]:
     folder = home.bootstrap / "archive"
     with home.exclusive("bootstrap-archive"):
         _prepare(folder)
-        found = _apt("apt-get", folder, "indextargets", "--format", "$(SITE)", "Created-By: Packages")
-    return tuple(dict.fromkeys(uri for site in found.stdout.split() for uri in _uris(site)))
+        layout = "$(SITE)|$(SOURCESENTRY)"
+        found = _apt(
+            "apt-get", folder, "indextargets", "--no-release-info", "--format", layout, "Created-By: Packages"
+        )
+    lines = [line.split("|") for line in found.stdout.splitlines()]
+    return _private([uri for site, _ in lines for uri in _uris(site)], [entry for _, entry in lines])
 
 
 def _release() -> tuple[str, str]:
@@ -229,13 +234,23 @@ def _update(folder: Path, system: str, codename: str) -> None:
         )
 
 
-def _sources(folder: Path, system: str, codename: str) -> tuple[list[str], list[str]]:
-    """Return the sources lines for an image and the archive's roots; writes the list that `resolve` reads."""
-    layout = "$(SITE)|$(RELEASE)|$(CODENAME)|$(COMPONENT)|$(ORIGIN)"
+def _private(uris: Sequence[str], entries: Sequence[str]) -> tuple[str, ...]:
+    """Return the archive's roots with apt's passwords; `entries` are the lines (`file:n`) that name them."""
+    files = [Path(entry.rpartition(":")[0]) for entry in dict.fromkeys(entries)]
+    return tuple(with_password(uri, files, Path("/etc/apt")) for uri in dict.fromkeys(uris))
+
+
+def _sources(folder: Path, system: str, codename: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the sources lines for an image and the archive's roots; writes the list that `resolve` reads.
+
+    apt leaves passwords out of what it prints, so that list has none.
+    """
+    layout = "$(SITE)|$(RELEASE)|$(CODENAME)|$(COMPONENT)|$(ORIGIN)|$(SOURCESENTRY)"
     targets = _apt("apt-get", folder, "indextargets", "--format", layout, "Created-By: Packages")
     components: dict[tuple[str, str], list[str]] = {}
+    entries: list[str] = []
     for line in targets.stdout.splitlines():
-        site, release, found, component, origin = line.split("|")
+        site, release, found, component, origin, entry = line.split("|")
         pocket = release.rstrip("/").removeprefix(codename)
         if (
             origin.lower() == system
@@ -245,6 +260,7 @@ def _sources(folder: Path, system: str, codename: str) -> tuple[list[str], list[
             known = components.setdefault((site, release), [])
             if component not in known:
                 known.append(component)
+            entries.append(entry)
     private, public, mirrors = [], [], []
     for (site, release), names in components.items():
         private.append(f"deb [arch=amd64] {site} {release} {' '.join(names)}\n")
@@ -253,9 +269,8 @@ def _sources(folder: Path, system: str, codename: str) -> tuple[list[str], list[
         if uris:
             public.append(f"deb [signed-by={_KEYRINGS[system]}] {hide(uris[0])} {release} {' '.join(names)}")
     ours = folder / "sources.list"
-    ours.touch(mode=0o600)  # it may hold the passwords that the machine's sources hold
     ours.write_text("".join(private))
-    return public, mirrors
+    return tuple(public), _private(mirrors, entries)
 
 
 def _uris(site: str) -> list[str]:
