@@ -93,6 +93,10 @@ class RunRecord:
         """Return this record with other facts."""
         return dataclasses.replace(self, **facts)
 
+    def as_json(self) -> dict[str, Any]:
+        """Return run.json's content."""
+        return {"schema": SCHEMA, **dataclasses.asdict(self)}
+
 
 def now() -> str:
     """Return this moment in UTC, ISO 8601, to the millisecond."""
@@ -101,7 +105,7 @@ def now() -> str:
 
 def dump_record(record: RunRecord) -> str:
     """Return run.json's text."""
-    return json.dumps({"schema": SCHEMA, **dataclasses.asdict(record)}, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(record.as_json(), indent=2, ensure_ascii=False) + "\n"
 
 
 def write_record(record: RunRecord, folder: Path) -> None:
@@ -187,6 +191,16 @@ def find_run(runs: Path, wanted: str) -> RunRecord:
         return fitting[0]
     what = f"{len(fitting)} runs fit {wanted!r}" if fitting else f"There is no run {wanted!r} in {runs}"
     raise JobError(f"{what}.", "`./invoke runs` lists them; `last` is the newest.")
+
+
+def find_runs(runs: Path, wanted: str) -> tuple[RunRecord, RunRecord]:
+    """Return the two runs that `A,B` names, each as `find_run` takes it. Raises JobError."""
+    names = [name for name in wanted.replace(",", " ").split() if name]
+    if len(names) != 2:
+        raise JobError(
+            f"{wanted!r} names {len(names)} runs; two are compared.", "For instance: --compare A,B"
+        )
+    return find_run(runs, names[0]), find_run(runs, names[1])
 
 
 def last_run_of(runs: Path, job_hash: str, *, kind: str = "local") -> RunRecord | None:

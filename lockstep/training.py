@@ -158,7 +158,7 @@ def _input_folder(name: str, folder: Path) -> Path:
     if not folder.is_dir():
         raise JobError(
             f"The job's input {name} is {folder}, which isn't a folder.",
-            "`./invoke data` makes a dataset; `--from PATH` takes yours.",
+            "`./invoke data` makes a dataset; `--source PATH` takes yours.",
         )
     return folder.resolve()
 

@@ -13,14 +13,14 @@ import shutil
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lockstep.errors import JobError
 from lockstep.home import disk_full_in_words
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp")
-ANY_DATA = "`./invoke data --from PATH` takes a folder or a tar.gz with train/<class>/<image>.png in it."
+ANY_DATA = "`./invoke data --source PATH` takes a folder or a tar.gz with train/<class>/<image>.png in it."
 SPLITS = ("train", "test")
 SIDE = 32  # pixels of an image that we write
 
@@ -55,7 +55,7 @@ def read_dataset(folder: Path) -> Dataset:
     if not counts["train"]:
         raise JobError(
             f"{folder} holds no images; expected {folder}/train/<class>/<image>.png (or .jpg, .bmp).",
-            "`./invoke data --from PATH` takes a folder or a tar.gz of such images.",
+            "`./invoke data --source PATH` takes a folder or a tar.gz of such images.",
         )
     return Dataset(folder.name, folder, counts["train"], counts["test"], tuple(sorted(classes)))
 

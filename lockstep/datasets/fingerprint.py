@@ -24,7 +24,7 @@ def fingerprint(folder: Path, home: Home) -> str:
     """
     if not folder.is_dir():
         raise JobError(
-            f"{folder} isn't a folder.", "`./invoke data` makes a dataset; `--from PATH` takes yours."
+            f"{folder} isn't a folder.", "`./invoke data` makes a dataset; `--source PATH` takes yours."
         )
     listing, newest = _listing(folder)
     key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()
