@@ -9,6 +9,7 @@ follow(state, …)                    a run's output as it comes, until its end
 from lockstep.azureml.connection import connect, point_sdk_at
 from lockstep.azureml.environments import environment_name
 from lockstep.azureml.follow import follow
+from lockstep.azureml.job import describe
 from lockstep.azureml.target import find_config, find_target
 from lockstep.azureml.values import (
     BuiltRemotely,
@@ -37,6 +38,7 @@ __all__ = [
     "Target",
     "Workspace",
     "connect",
+    "describe",
     "environment_name",
     "find_config",
     "find_target",

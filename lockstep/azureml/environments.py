@@ -31,25 +31,33 @@ def register(workspace: Any, name: str, choice: Choice) -> tuple[Any, Environmen
         with azureml_errors(f"looking for the environment {choice.name}"):
             return _known(_get(workspace, choice.name, choice.version))
     with azureml_errors(f"registering the environment {name}"):
+        made = unregistered(name, choice)
         if isinstance(choice, OwnImage):
-            return _register_image(workspace, name, choice)
-        return _known(_built_remotely(f"{name}-remote", choice).register(workspace))
+            there = _find(workspace, made.name, made.version)
+            if there is not None and there.docker.base_image == choice.reference:
+                return _known(there)
+            if there is not None:  # the same image in another registry: the service counts on
+                made.version = None
+        return _known(made.register(workspace))
 
 
-def _register_image(workspace: Any, name: str, image: OwnImage) -> tuple[Any, EnvironmentVersion]:
-    """Register an image as it is; a version that is there already must name the same image."""
+def unregistered(name: str, choice: Choice) -> Any:
+    """Return the SDK's environment of a choice, without asking a workspace."""
     from azureml.core import Environment
 
-    there = _find(workspace, name, version_of(image))
-    if there is not None and there.docker.base_image == image.reference:
-        return _known(there)
-    environment = Environment.from_docker_image(name, image.reference)
-    environment.python.user_managed_dependencies = True
-    environment.python.interpreter_path = "python"
-    environment._environment_variables = {}  # the SDK's example variable would go into every run
-    if there is None:  # else it is the same image in another registry: the service counts on
-        environment.version = version_of(image)
-    return _known(environment.register(workspace))
+    if isinstance(choice, Curated):
+        made = Environment(choice.name)
+        made.version = choice.version
+        return made
+    if isinstance(choice, OwnImage):
+        made = Environment.from_docker_image(name, choice.reference)
+        made.python.user_managed_dependencies = True
+        made.python.interpreter_path = "python"
+        made.version = version_of(choice)
+    else:
+        made = _built_remotely(f"{name}-remote", choice)
+    made._environment_variables = {}  # the SDK's example variable would go into every run
+    return made
 
 
 def _find(workspace: Any, name: str, version: str) -> Any:
@@ -73,13 +81,11 @@ def _built_remotely(name: str, choice: BuiltRemotely) -> Any:
 
     read = Environment.from_pip_requirements if choice.requirements else Environment.from_conda_specification
     try:
-        made = read(name, str(_existing(choice.path)))
+        return read(name, str(_existing(choice.path)))
     except (ValueError, AttributeError) as error:
         raise SpecError(
             f"{choice.path} can't be read by the service's SDK: {error}", "Mend the file."
         ) from error
-    made._environment_variables = {}
-    return made
 
 
 def _existing(path: Path) -> Path:

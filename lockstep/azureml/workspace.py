@@ -6,7 +6,6 @@ upload. Only this package imports azureml; nothing of it leaves: values come out
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,19 +43,6 @@ class Workspace:
         self._environments[version.name, version.version] = made
         return version
 
-    def describe(
-        self, job: Job, environment: EnvironmentVersion, compute: str, inputs: Mapping[str, RemoteData]
-    ) -> dict[str, Any]:
-        """Return what `submit` would send, as the service's own words have it. Sends nothing."""
-        from azureml._execution._commands import _serialize_run_config_to_dict
-
-        with azureml_errors("describing the run"):
-            made = configuration(
-                self._sdk, job, Path("."), self._environment(environment), compute, inputs, self.kind
-            )
-            told = json.loads(json.dumps(_serialize_run_config_to_dict(made.run_config), default=str))
-        return {**told, "script": made.script, "arguments": [str(word) for word in made.arguments]}
-
     def submit(
         self,
         job: Job,
@@ -73,14 +59,10 @@ class Workspace:
         with azureml_errors("submitting the run"):
             from azureml.core import Experiment
 
-            made = configuration(
-                self._sdk, job, snapshot, self._environment(environment), compute, inputs, data_mode
-            )
+            known = self._environments[environment.name, environment.version]
+            made = configuration(job, snapshot, known, compute, inputs, data_mode)
             run = Experiment(self._sdk, experiment).submit(made, tags=dict(tags))
             return SubmittedRun(run.id, experiment, run.get_portal_url())
-
-    def _environment(self, version: EnvironmentVersion) -> Any:
-        return self._environments[version.name, version.version]
 
     def run(self, identifier: str) -> Any:
         """Return the SDK's run, for this package's own use. Raises WorkspaceError if there is none."""

@@ -1,0 +1,69 @@
+"""Workspaces: the one that a command uses, opened. The embedded one is started if it doesn't run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lockstep.azureml import Target, Workspace, connect, find_target, point_sdk_at
+from lockstep.project import Project
+
+if TYPE_CHECKING:
+    from lockstep.workspace.daemon import Daemon
+
+_TOLD = "told-sdk-v1"
+_OUT_OF_SUPPORT = (
+    "Azure ML's SDK v1 (azureml-core), which this uses, is out of Microsoft's support since 30 June 2026; "
+    "the service goes on accepting it."
+)
+
+
+def target_of(project: Project, workspace: str = "") -> Target | None:
+    """Return the Azure ML workspace that flag, settings or config.json name; None is the embedded one."""
+    from lockstep.workspace.daemon import config
+
+    found = find_target(project.settings.root, project.settings.azure, workspace)
+    own = config()  # what `invoke workspace` prints for the tutorial's script: that's the embedded one too
+    embedded = (own["subscription_id"], own["resource_group"], own["workspace_name"])
+    return None if found and (found.subscription, found.resource_group, found.name) == embedded else found
+
+
+def open_workspace(project: Project, workspace: str = "", tenant: str = "") -> Workspace:
+    """Sign in to the workspace and return it; which one it is gets said in a line.
+
+    `workspace` is `embedded`, a name, SUBSCRIPTION/GROUP/NAME or a config.json; "" means settings, then
+    .azureml/config.json, then the embedded one. Raises WorkspaceError in words.
+    """
+    target = target_of(project, workspace)
+    if target is None:
+        return _open_embedded(project, asked_for=bool(workspace))
+    project.progress.say(f"Workspace {target.name} ({target.found_in}).")
+    _tell_once(project)
+    tenant = tenant or project.settings.azure.tenant
+    return connect(target, tenant=tenant, progress=project.progress)
+
+
+def start_embedded(project: Project) -> Daemon:
+    """Return the embedded workspace's server, started if need be."""
+    from lockstep.workspace.daemon import start
+
+    return start(project.state / "workspace")
+
+
+def _open_embedded(project: Project, *, asked_for: bool) -> Workspace:
+    from lockstep.workspace.daemon import config
+
+    if not asked_for:
+        project.progress.say("No Azure ML workspace is configured: using the embedded one, on this machine.")
+    point_sdk_at(start_embedded(project).environment())
+    own = config()
+    target = Target(own["workspace_name"], own["subscription_id"], own["resource_group"], "embedded")
+    return connect(target, embedded=True, progress=project.progress)
+
+
+def _tell_once(project: Project) -> None:
+    """Say that the SDK is out of support, the first time in this checkout."""
+    told = project.state / _TOLD
+    if not told.exists():
+        project.progress.say(_OUT_OF_SUPPORT)
+        project.state.mkdir(parents=True, exist_ok=True)
+        told.touch()
