@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import ssl
-import subprocess
 import sys
 import time
 import urllib.request
@@ -133,17 +132,13 @@ def start(folder: Path, command: Sequence[str] | None = None) -> Daemon:
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     output = folder / "server.out"
-    with output.open("wb") as file:
-        process = subprocess.Popen(
-            list(command or (sys.executable, "-m", "lockstep.workspace", str(folder))),
-            stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
-        )  # fmt: skip
+    process = _detached(list(command or (sys.executable, "-m", "lockstep.workspace", str(folder))), output)
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         running = find(folder)
         if running is not None and running.answers():
             return running
-        if process.poll() is not None and running is None and not is_served(folder):
+        if os.waitpid(process, os.WNOHANG)[0] == process:
             break
         time.sleep(0.02)
     told = output.read_text(errors="replace").strip().splitlines()[-10:]
@@ -151,6 +146,17 @@ def start(folder: Path, command: Sequence[str] | None = None) -> Daemon:
         "The embedded workspace didn't start:\n" + ("\n".join(told) or "it said nothing."),
         f"Its log is {folder / 'server.log'}. `./invoke workspace --reset` begins anew.",
     )
+
+
+def _detached(command: list[str], output: Path) -> int:
+    """Start a program in a session of its own, its output in a file; return its process id."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    files = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(output), flags, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    return os.posix_spawn(command[0], command, os.environ, file_actions=files, setsid=True)
 
 
 def reset(folder: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,8 @@ from lockstep.workspace.snapshots import Snapshots
 from lockstep.workspace.state import State
 
 log = logging.getLogger("lockstep.workspace")
+SEEN_SECONDS = 3.0
+"""The SDK shows no log of a run that ended before it first asked: so long after its submission a run may be held."""
 STOPPED = "The workspace's server stopped while the run was going."
 
 
@@ -37,6 +40,8 @@ class Going:
     containers: list[Container] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     too_long: bool = False
+    seen: threading.Event = field(default_factory=threading.Event)
+    submitted: float = field(default_factory=time.monotonic)
 
     def started(self, container: Container) -> None:
         """Take a container that was just started; one that comes too late is stopped at once."""
@@ -107,6 +112,13 @@ class Runner:
             return
         if self.runs.enter(run_id, "CancelRequested"):
             threading.Thread(target=self._stop, args=(run_id, going), daemon=True).start()
+
+    def seen(self, run_id: str) -> None:
+        """Say that a client has asked how a run goes."""
+        with self._lock:
+            going = self._going.get(run_id)
+        if going is not None:
+            going.seen.set()
 
     def shut_down(self) -> None:
         """Stop every run that goes, with the reason; those that wait are left for the next start."""
@@ -179,6 +191,8 @@ class Runner:
         """Set the final state; the artifacts are there already, because Azure's client stops looking now."""
         if self.runs.get(run_id)["status"] in ENDED:
             return
+        if not going.stop.is_set():
+            going.seen.wait(going.submitted + SEEN_SECONDS - time.monotonic())
         if going.too_long:
             self.runs.enter(run_id, "Canceled", error="The run took longer than its maxRunDurationSeconds.")
         elif going.stop.is_set():

@@ -70,6 +70,7 @@ def patch_many(call: Call) -> Any:
 def details(call: Call) -> Any:
     """Show a run with its definition and where its logs are."""
     row = call.site.runs.get(call.path["run"])
+    call.site.runner.seen(row["id"])
     shown = document(call, row)
     container = container_of(row["id"])
     logs = listed(call.site.folder, RUN_ORIGIN, container, "azureml-logs")
