@@ -157,6 +157,7 @@ def report(epoch: int, batch: int, step: int, loss_sum: torch.Tensor, batches: i
 
 
 step = 0
+first = started
 for epoch in range(1, arguments.epochs + 1):
     order = torch.randperm(len(train), generator=shuffle).to(device)
     loss_sum = torch.zeros((), device=device)
@@ -173,7 +174,8 @@ for epoch in range(1, arguments.epochs + 1):
         loss_sum += loss.detach()
         step += 1
         if step == 1:
-            say(f"first batch after {time.perf_counter() - started:.1f} s")
+            first = time.perf_counter()
+            say(f"first batch after {first - started:.1f} s")
         if batch % REPORT_EVERY == 0:
             report(epoch, batch, step, loss_sum, REPORT_EVERY)
             loss_sum.zero_()
@@ -181,6 +183,8 @@ for epoch in range(1, arguments.epochs + 1):
     if not reported:  # an epoch too short for the tutorial's lines gets one
         report(epoch, batch, step, loss_sum, batch)
 say("Finished Training")
+rate = (arguments.epochs * len(train) - arguments.batch_size) / (time.perf_counter() - first)
+say(f"{max(0, rate):,.0f} images/s after the first batch")
 
 if metrics:
     buffer = io.BytesIO()  # a file's name would become part of the bytes

@@ -189,7 +189,7 @@ def cifar10_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_cifar10_s_file_becomes_images(tmp_path: Path, home: Home, cifar10_file: Path) -> None:
-    """Classes by their names, colours where they belong; also through `--from`."""
+    """Classes by their names, colours where they belong; also through `--source`."""
     dataset = import_images(cifar10_file, tmp_path / "data", home)
     assert str(dataset) == "cifar10: 5 train and 1 test images of 2 classes"
     image = tmp_path / "data" / "cifar10" / "train" / "truck" / "00001.png"

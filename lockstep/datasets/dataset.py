@@ -35,6 +35,10 @@ class Dataset:
     test: int
     classes: tuple[str, ...]
 
+    def as_json(self) -> dict[str, object]:
+        """Return what `data --json` prints."""
+        return {**asdict(self), "folder": str(self.folder)}
+
     def __str__(self) -> str:
         return (
             f"{self.name}: {self.train:,} train and {self.test:,} test images of {len(self.classes)} classes"
