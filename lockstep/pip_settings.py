@@ -46,7 +46,7 @@ def read_pip_settings() -> PipSettings:
     hosts = [*_words(os.environ.get("UV_INSECURE_HOST")), *_words(found.get("trusted-host"))]
     everything = [*index_urls[-1:], *extra, *find_links]
     return PipSettings(
-        index_url=next((url for url in index_urls[-1:] if _is_remote(url)), None),
+        index_url=next((url for url in map(_named_index, index_urls[-1:]) if _is_remote(url)), None),
         extra_index_urls=tuple(url for url in map(_named_index, extra) if _is_remote(url)),
         find_links=tuple(url for url in find_links if _is_remote(url)),
         trusted_hosts=tuple(hosts),
@@ -115,4 +115,4 @@ def _named_index(url: str) -> str:
 
 
 def _is_remote(url: str) -> bool:
-    return _named_index(url).startswith(("https://", "http://"))
+    return url.startswith(("https://", "http://"))

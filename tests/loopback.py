@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -49,6 +51,7 @@ class Loopback:
     requests: list[Request] = field(default_factory=list)
     before: Callable[[Request], None] | None = None
     url: str = ""
+    tls: ssl.SSLContext | None = None
 
     def __enter__(self) -> Loopback:
         loopback = self
@@ -69,9 +72,11 @@ class Loopback:
                 """A client that hangs up is what some tests are about."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
+        if self.tls:
+            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.url = f"http{'s' if self.tls else ''}://127.0.0.1:{self._server.server_port}"
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -132,8 +137,11 @@ class Loopback:
         expected = base64.b64encode(":".join(self.login).encode()).decode()
         return headers.get("authorization") == f"Basic {expected}"
 
-    def channel(self, name: str, folder: Path, *packages: Made) -> str:
-        """Serve a conda channel of these packages under `/<name>`, indexed for real; return its URL."""
+    def channel(self, name: str, folder: Path, *packages: Made, indexed_at: bool = True) -> str:
+        """Serve a conda channel of these packages under `/<name>`, indexed for real; return its URL.
+
+        Without `indexed_at` it looks like older channels, which don't say when a package was indexed.
+        """
         from rattler.index import index_fs
 
         for subdir in ("noarch", "linux-64"):
@@ -146,6 +154,11 @@ class Loopback:
             await index_fs(folder)
 
         asyncio.run(index())
+        for path in [] if indexed_at else folder.rglob("repodata*"):
+            if path.name == "repodata.json":
+                path.write_bytes(re.sub(rb'"indexed_timestamp": ?\d+,?', b"", path.read_bytes()))
+            else:
+                path.unlink()
         for path in folder.rglob("*"):
             if path.is_file():
                 self.files[f"/{name}/{path.relative_to(folder).as_posix()}"] = path.read_bytes()

@@ -58,18 +58,18 @@ def solve_pypi(
         (folder / "constraints.txt").write_text("\n".join([*spec.pip_options.constraints, *pins]) + "\n")
         if keep:
             (folder / "pylock.toml").write_text(_preferences(keep))
-        _run_uv(spec, python, provided, servers, folder)
+        _run_uv(spec, python, servers, folder)
         entries = tomllib.loads((folder / "pylock.toml").read_text()).get("packages", [])
-        dependencies = _dependencies(spec, python, provided, servers, folder)
+        dependencies = _dependencies(spec, python, servers, folder)
     supported = _tags(spec, python)
-    found = [_locked(entry, supported, dependencies, servers) for entry in entries]
+    found = [
+        _locked(entry, supported, dependencies, servers) for entry in entries if entry["name"] not in provided
+    ]
     _check_hashes(spec, found)
     return tuple(sorted(found, key=lambda package: package.name))
 
 
-def _run_uv(
-    spec: Spec, python: str, provided: Mapping[str, str], servers: Servers, folder: Path, *more: str
-) -> str:
+def _run_uv(spec: Spec, python: str, servers: Servers, folder: Path, *more: str) -> str:
     import uv
 
     command = [
@@ -79,7 +79,6 @@ def _run_uv(
         *("--find-links", str(folder / "conda"), "--color", "never"),
         *(("--exclude-newer", spec.exclude_newer) if spec.exclude_newer else ()),
         *(("--prerelease", "allow") if spec.pip_options.prerelease else ()),
-        *(option for name in sorted(provided) for option in ("--no-emit-package", name)),
         *(option for url in _find_links(spec, servers) for option in ("--find-links", url)),
         *(option for host in servers.pip.trusted_hosts for option in ("--allow-insecure-host", host)),
         *(("--no-index",) if servers.pip.no_index else ()),
@@ -128,17 +127,13 @@ def _preferences(keep: Sequence[LockedPackage]) -> str:
     return 'lock-version = "1.0"\ncreated-by = "lockstep"\n' + "".join(entries)
 
 
-def _dependencies(
-    spec: Spec, python: str, provided: Mapping[str, str], servers: Servers, folder: Path
-) -> dict[str, set[str]]:
+def _dependencies(spec: Spec, python: str, servers: Servers, folder: Path) -> dict[str, set[str]]:
     """Return who needs whom, by name: from the comments (`# via`) of the same solution in pip's format."""
     (folder / "constraints.txt").write_text(
         (folder / "constraints.txt").read_text()
         + "".join(f"{name}=={version}\n" for name, version in _solution(folder / "pylock.toml"))
     )
-    text = _run_uv(
-        spec, python, provided, servers, folder, "--annotation-style", "line", "--no-emit-index-url"
-    )
+    text = _run_uv(spec, python, servers, folder, "--annotation-style", "line", "--no-emit-index-url")
     found: dict[str, set[str]] = {}
     for line in text.splitlines():
         requirement, _, via = line.partition("# via ")
