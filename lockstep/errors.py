@@ -10,6 +10,7 @@
     ├── PackageError           a package can't go into the image: it escapes, collides or needs a script
     ├── EngineError            no container engine, or it went away
     ├── RegistryError          a registry refused or failed
+    │   └── UnreachableError   no registry answered at all: a base image can be made without one
     ├── JobError               the training can't start: script, data or image is missing
     ├── WorkspaceError         the workspace refused or can't be reached
     └── DiskFullError          free some space
@@ -69,6 +70,10 @@ class EngineError(LockstepError):
 
 class RegistryError(LockstepError):
     """An OCI registry refused a request or failed."""
+
+
+class UnreachableError(RegistryError):
+    """No connection to a registry came about."""
 
 
 class JobError(LockstepError):

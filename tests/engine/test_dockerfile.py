@@ -129,7 +129,7 @@ def test_failing_step_is_shown(engine: Engine, image: Image, store: Store, docke
     before = {told["Id"] for told in engine.api.images(all=True)}
     dockerfile.write_text(FROM + "ENV A=1\nRUN echo so much for that; exit 3\n")
     with pytest.raises(SpecError, match=r"non-zero code: 3(.|\n)*so much for that"):
-        engine.build_system(image, store, dockerfile).image
+        engine.build_system(image, store, dockerfile)
     assert image.id not in {told["Id"] for told in engine.api.images(all=True)} - before
 
 
