@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 from lockstep.azureml import Workspace
 from lockstep.errors import RegistryError
 from lockstep.project import Project
-from lockstep.registry import PushResult
-from lockstep.registry import push as push_blobs
 from lockstep.store import Store
 from lockstep.workspaces import open_workspace
 
 if TYPE_CHECKING:
     from lockstep.image import Image
+    from lockstep.registry import PushResult
 
 
 def push(
@@ -39,8 +38,8 @@ def push_image(project: Project, service: Workspace, image: Image) -> PushResult
         registry = service.own_registry()
         if registry is None:
             raise RegistryError(
-                f"The workspace {service.name} has no container registry: Azure makes it with the first image "
-                "that it builds.",
+                f"The workspace {service.name} has no container registry: Azure makes one "
+                "with the first image that it builds.",
                 "Set azure.repository in invoke.yaml to one that the workspace can pull from: "
                 "registry.example/team/env.",
             )
@@ -49,6 +48,8 @@ def push_image(project: Project, service: Workspace, image: Image) -> PushResult
 
 
 def _push(project: Project, repository: str, image: Image) -> PushResult:
+    from lockstep.registry import push as push_blobs
+
     tag = image.id.removeprefix("sha256:")[:16]  # a tag of its own: nobody's else moves
     named = repository if ":" in repository.rpartition("/")[2] else f"{repository}:{tag}"
     pushed = push_blobs(image, Store(project.home), named, project.progress)

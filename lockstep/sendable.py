@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,10 +16,11 @@ LIMIT_FILES = 2_000
 """Azure ML's own limit for the files of a snapshot, unless AML_SNAPSHOT_NO_FILE_LIMIT is set."""
 DATA_BYTES = 20_000_000
 DATA_FILES = 500
-_DATA = (
-    ".bin .bmp .ckpt .csv .db .gz .h5 .hdf5 .jpeg .jpg .jsonl .npy .npz .onnx .parquet .pickle .pkl .png .pt "
-    ".pth .safetensors .tar .tfrecord .tgz .tsv .wav .zip .zst"
-).split()  # noqa: SIM905 - a list would be a page
+_DATA = re.compile(
+    r".*\.(bin|bmp|ckpt|csv|db|gz|h5|hdf5|jpe?g|jsonl|np[yz]|onnx|parquet|pickle|pkl|png|pth?|safetensors|tar"
+    r"|tfrecord|tgz|tsv|wav|zip|zst)",
+    re.IGNORECASE,
+)
 _SHOWN = 8
 
 
@@ -40,7 +42,7 @@ def check_sendable(files: Sequence[tuple[str, int]], job: Job, root: Path) -> No
         raise _refused(f"it has {size / 1024**2:,.0f} MB and Azure ML takes {limit:,.0f} MB", files, job)
     if len(files) > LIMIT_FILES and not os.environ.get("AML_SNAPSHOT_NO_FILE_LIMIT"):
         raise _refused(f"it has {len(files):,} files and Azure ML takes {LIMIT_FILES:,}", files, job)
-    data = [(path, bytes_) for path, bytes_ in files if Path(path).suffix.lower() in _DATA]
+    data = [(path, bytes_) for path, bytes_ in files if _DATA.fullmatch(path)]
     if sum(bytes_ for _, bytes_ in data) > DATA_BYTES or len(data) > DATA_FILES:
         amount = sum(bytes_ for _, bytes_ in data) / 1e6
         raise _refused(f"there is data in it: {len(data):,} files of {amount:,.1f} MB", data, job)

@@ -187,7 +187,7 @@ def plan(
 
 
 def _check(project: Project, job: Job) -> tuple[tuple[str, int], ...]:
-    """Return the files that travel, path and size. Raises JobError if they can't, or the script isn't there."""
+    """Return path and size of the files that travel. Raises JobError if they can't."""
     files = list_files(check_source(job, project.settings.root))
     check_sendable(files, job, project.settings.root)
     return files
@@ -209,7 +209,7 @@ def register_choice(project: Project, service: Workspace, choice: Choice) -> Env
 
 
 def _choice(project: Project, service: Workspace, built: Built | None, environment: str) -> Choice:
-    """Return the environment to use; the image is where the workspace can pull it, and proven to be this one."""
+    """Return the environment; its image is where the workspace can pull it, and proven to be this one."""
     if environment:
         return Curated(*environment.partition(":")[::2]) if ":" in environment else Curated(environment)
     if built is None:

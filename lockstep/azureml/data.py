@@ -10,13 +10,13 @@ from lockstep.azureml.values import RemoteData
 from lockstep.errors import JobError, WorkspaceError
 from lockstep.progress import Progress
 
-COMPLETE = ".lockstep-complete.json"
-"""Written last, beside the folder's files: an upload that was broken off doesn't count."""
+COMPLETE = ".complete.json"
+"""The end of a note's name, written last, beside the folder: an upload that was broken off doesn't count."""
 WORKERS = 16
 
 
 def upload(store: Any, folder: Path, path: str, progress: Progress) -> RemoteData:
-    """Put the files of `folder` below `path`; hidden files stay here. Broken off, it goes on where it was."""
+    """Put the files of `folder` below `path`. Broken off, it goes on where it was."""
     from concurrent.futures import ThreadPoolExecutor
 
     there = find(store, path)
@@ -40,7 +40,7 @@ def upload(store: Any, folder: Path, path: str, progress: Progress) -> RemoteDat
         for sent in pool.map(lambda each: send(*each), missing):
             task.advance(sent)
     note = json.dumps({"files": len(files), "bytes": sum(file.stat().st_size for _, file in files)})
-    container.get_blob_client(f"{path}/{COMPLETE}").upload_blob(note.encode(), overwrite=True)
+    container.get_blob_client(f"{path}{COMPLETE}").upload_blob(note.encode(), overwrite=True)
     return RemoteData(store.name, path, len(files), total)
 
 
@@ -51,9 +51,7 @@ def files_of(folder: Path) -> list[tuple[str, Path]]:
             f"The data folder {folder} isn't there.", "Mend job.data in invoke.yaml, or `./invoke data`."
         )
     found = [
-        (file.relative_to(folder).as_posix(), file)
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+        (file.relative_to(folder).as_posix(), file) for file in sorted(folder.rglob("*")) if file.is_file()
     ]
     if not found:
         raise JobError(
@@ -64,7 +62,7 @@ def files_of(folder: Path) -> list[tuple[str, Path]]:
 
 def find(store: Any, path: str) -> RemoteData | None:
     """Return the folder at `path` if it was uploaded whole."""
-    client = _container(store).get_blob_client(f"{path}/{COMPLETE}")
+    client = _container(store).get_blob_client(f"{path}{COMPLETE}")
     if not client.exists():
         return None
     noted = json.loads(client.download_blob().readall())
