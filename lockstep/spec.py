@@ -29,6 +29,7 @@ DEFAULT_VIRTUAL_PACKAGES = {"__cuda": "13.0", "__glibc": "2.36", "__linux": "6.1
 PLATFORMS = ("linux-64", "linux-aarch64")
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+_PLAIN = re.compile(r"\w[\w.-]*((==?|[<>]=?)\d[\w.]*(,(==?|[<>]=?)\d[\w.]*)*)?")
 _KEYS = ("name", "channels", "dependencies", "variables", "prefix")
 
 
@@ -182,12 +183,14 @@ def _read_pip_section(node: YamlNode, pip: Requirements, path: Path) -> None:
 
 def _match_spec(node: YamlNode) -> str:
     """Return a MatchSpec in one spelling of its blanks; conda's grammar gives the reason of a SpecError."""
-    import rattler
-    from rattler.exceptions import InvalidMatchSpecError
-
     text = re.sub(r"\s*([,|])\s*", r"\1", re.sub(r"\s+", " ", node.text("a dependency").strip()))
     text = re.sub(r"([<>=!~])\s+", r"\1", text)
     text = re.sub(r"(?<=\w)\s+(?=[<>!~=])", "", text)
+    if _PLAIN.fullmatch(text):
+        return text  # without the solver's library: a build with nothing to do shouldn't pay for it
+    import rattler
+    from rattler.exceptions import InvalidMatchSpecError
+
     try:
         parsed = rattler.MatchSpec(text)
     except InvalidMatchSpecError as error:

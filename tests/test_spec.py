@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -282,3 +284,17 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "e.yml").write_bytes(b"name: \xff\xfe\n")
     with pytest.raises(SpecError, match="can't be read"):
         read_spec(tmp_path / "e.yml", dockerfile=tmp_path / "Dockerfile", base="x")
+
+
+def test_plain_specs_cost_no_solver(tmp_path: Path) -> None:
+    """Reading the usual spec doesn't import the solver: a build with nothing to do would pay for it."""
+    (tmp_path / "e.yml").write_text(
+        "dependencies: [python=3.11, 'numpy>=1,<2', pip, 'a.b_c==1.0', {pip: [six]}]\n"
+    )
+    (tmp_path / "Dockerfile").write_text("FROM x\n")
+    code = (
+        "import sys; from pathlib import Path; from lockstep.spec import read_spec\n"
+        "read_spec(Path(sys.argv[1], 'e.yml'), dockerfile=Path(sys.argv[1], 'Dockerfile'), base='x')\n"
+        "assert 'rattler' not in sys.modules, 'imported'"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=Path(__file__).parents[1], check=True)

@@ -42,7 +42,7 @@ def solve_conda(
     packages that stay as they are if they can. Raises SolveError, or ChannelsError for an unreadable channel.
     """
     import rattler
-    from rattler.exceptions import GatewayError, SolverError
+    from rattler.exceptions import GatewayError, InvalidMatchSpecError, SolverError
 
     async def run(cache: Path) -> list[rattler.RepoDataRecord]:
         sources = [rattler.Channel(address) for _, address in channels]
@@ -65,6 +65,8 @@ def solve_conda(
         except GatewayError:  # a damaged cache, or a plain server whose 304 rattler can't follow: ask anew
             with home.workspace("repodata") as fresh:
                 records = asyncio.run(run(fresh))
+    except InvalidMatchSpecError as error:
+        raise SpecError(f"A dependency isn't a package: {error}.", "Write it as `name=1.2`.") from error
     except SolverError as error:
         raise SolveError(
             f"No set of conda packages satisfies the spec:\n{_shorten(str(error))}",
