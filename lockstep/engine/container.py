@@ -159,20 +159,28 @@ def start_container(api: Any, run: ContainerRun, *, has_gpus: bool) -> Container
     Raises EngineError in words when the image, a mount or the program is missing. Whatever stops this
     half-way, Ctrl-C too, leaves no container.
     """
-    for mount in run.mounts:
-        if str(api.base_url).startswith("http+docker://local") and not Path(mount.source).exists():
-            raise EngineError(f"{mount.source} doesn't exist; it was to be mounted at {mount.target}.")
+    check_mounts(api, run)
     name = f"lockstep-{uuid.uuid4().hex[:12]}"
     doing = f"starting {run.command[0] if run.command else 'the container'}"
     try:
         with engine_errors(doing):
-            api.create_container_from_config(_config(run, has_gpus=has_gpus), name)
+            api.create_container_from_config(container_config(run, has_gpus=has_gpus), name)
             output = api.attach_socket(name, {"stream": 1, "stdout": 1, "stderr": 1})
             _start(api, name, run)
         return Container(api, name, output)
     except BaseException:
         remove_container(api, name)
         raise
+
+
+def check_mounts(api: Any, run: ContainerRun) -> None:
+    """Raise EngineError if a mount's source is missing; an engine elsewhere finds out by itself."""
+    for mount in run.mounts:
+        if str(api.base_url).startswith("http+docker://local") and not Path(mount.source).exists():
+            raise EngineError(
+                f"{mount.source} doesn't exist; it was to be mounted at {mount.target}.",
+                "Make it, or name another one.",
+            )
 
 
 def _start(api: Any, name: str, run: ContainerRun) -> None:
@@ -196,7 +204,7 @@ def _start(api: Any, name: str, run: ContainerRun) -> None:
         raise in_words(told, f"starting {' '.join(run.command[:1])}") from error
 
 
-def _config(run: ContainerRun, *, has_gpus: bool) -> dict[str, Any]:
+def container_config(run: ContainerRun, *, has_gpus: bool) -> dict[str, Any]:
     """Return the body of the engine API's ContainerCreate."""
     home = run.tmpfs[0] if run.tmpfs else "/"
     environment = {"HOME": home, "USER": "lockstep", "LOGNAME": "lockstep", **run.environment}

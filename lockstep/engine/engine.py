@@ -16,6 +16,7 @@ from lockstep.engine.install import provide_engine
 from lockstep.engine.network import Network, gateway_of, private_network, remove_network
 from lockstep.engine.output import OnLine
 from lockstep.engine.owner import LABEL, is_gone
+from lockstep.engine.shell import shell
 from lockstep.engine.system import System, build_system
 from lockstep.errors import EngineError, LockstepError
 from lockstep.home import Home
@@ -150,6 +151,10 @@ class Engine:
             except KeyboardInterrupt:
                 container.stop()
                 raise
+
+    def shell(self, run: ContainerRun) -> int:
+        """Give a prompt in a container on this terminal until it ends; return its exit code. See shell.py."""
+        return shell(self.api, run, has_gpus=run.gpus and self.has_gpus)
 
     def private_network(self) -> contextlib.AbstractContextManager[Network]:
         """Give the containers of one run a network of their own, without a way out, until the block ends."""
