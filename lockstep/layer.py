@@ -7,6 +7,7 @@ their diff ID (OCI image spec, "Layer DiffID"), and no compressor's version has 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import stat
 import tarfile
@@ -56,7 +57,7 @@ class Entry:
     folder: bool = False
 
     def header(self) -> bytes:
-        """Return the header blocks (POSIX pax; a ustar header alone when name and size fit in one)."""
+        """Return the header blocks: ustar, or POSIX pax where a name or a size doesn't fit into ustar."""
         info = tarfile.TarInfo(self.path)
         info.mtime = EPOCH
         if self.folder:
@@ -65,50 +66,48 @@ class Entry:
             info.type, info.mode, info.linkname = tarfile.SYMTYPE, 0o777, self.link
         else:
             info.size, info.mode = self.size, 0o755 if self.executable else 0o644
-        return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+        try:
+            return info.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict")
+        except ValueError:  # also what isn't ASCII
+            return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
 class LayerWriter:
     """Writes one layer to a file, hashing what passes. Entries must come sorted by path.
 
     Parent folders are added by themselves, with one mode and one time, so two layers that share a folder
-    say the same of it. `close` writes the end and gives the digest; there is none before.
+    say the same of it. `close` writes the end and gives the digest; there is none before. `places` says
+    where in the tar each path is: the first byte of its header, and the first after its content.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self.size = 0
+        self.places: dict[str, tuple[int, int]] = {}
         self._file = file
         self._hash = hashlib.sha256()
-        self._folders: set[str] = set()
         self._last = ""
         self._closed = False
 
     def add(self, entry: Entry, chunks: Iterable[bytes] = ()) -> None:
         """Write an entry and its content; `chunks` must hold exactly `entry.size` bytes."""
-        if entry.path <= self._last:
-            raise ValueError(f"entries out of order: {entry.path!r} after {self._last!r}")
-        self._last = entry.path
-        for folder in parents(entry.path):
-            if folder not in self._folders:
-                self._folders.add(folder)
-                self._write(Entry(folder, folder=True).header())
-        self._write(entry.header())
-        left = entry.size
-        for chunk in chunks:
-            left -= len(chunk)
-            if left < 0:
-                break
-            self._write(chunk)
-        if left:
-            raise PackageError(
-                f"{entry.path} holds {'more' if left < 0 else 'fewer'} bytes than its package says."
-            )
-        self._write(bytes(-entry.size % 512))
+        with self._place(entry.path):
+            self._write(entry.header())
+            left = entry.size
+            for chunk in chunks:
+                left -= len(chunk)
+                if left < 0:
+                    break
+                self._write(chunk)
+            if left:
+                more = "more" if left < 0 else "fewer"
+                raise PackageError(f"{entry.path} holds {more} bytes than its package says.")
+            self._write(bytes(-entry.size % 512))
 
-    def add_raw(self, chunks: Iterable[bytes]) -> None:
-        """Append entries of another layer, as they are, without its end blocks."""
-        for chunk in chunks:
-            self._write(chunk)
+    def copy(self, path: str, blocks: Iterable[bytes]) -> None:
+        """Write an entry as another layer holds it: header, content and padding."""
+        with self._place(path):
+            for block in blocks:
+                self._write(block)
 
     def close(self) -> str:
         """Write the end blocks and return the diff ID."""
@@ -116,6 +115,20 @@ class LayerWriter:
             self._write(END)
             self._closed = True
         return f"sha256:{self._hash.hexdigest()}"
+
+    @contextlib.contextmanager
+    def _place(self, path: str) -> Iterator[None]:
+        if path <= self._last:
+            raise ValueError(f"entries out of order: {path!r} after {self._last!r}")
+        self._last = path
+        for folder in parents(path):
+            if folder not in self.places:
+                header = Entry(folder, folder=True).header()
+                self.places[folder] = (self.size, self.size + len(header))
+                self._write(header)
+        start = self.size
+        yield
+        self.places[path] = (start, self.size)
 
     def _write(self, data: bytes) -> None:
         self._hash.update(data)

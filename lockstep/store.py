@@ -3,7 +3,8 @@
     layers/sha256/<hex>         blobs: base layers as their registry has them, our layers uncompressed,
                                 image configs
     layers/made/<key>.json      the layer made of one package or group: diff ID, size, packages
-    layers/files/<key>.json     the paths in it and what each holds
+    layers/files/<key>.json     the paths in it, what each holds, and where in the tar
+    layers/locks/<key>.json     all layers of a lock
     layers/images/<hex>.json    images, by their ID
 
 A file's name is its promise: blobs are verified while they are written and appear by rename, so whatever
@@ -16,7 +17,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,6 +26,9 @@ from lockstep.errors import IntegrityError
 from lockstep.home import Home
 from lockstep.image import Image, ImageLayer
 from lockstep.layer import CHUNK, Layer
+
+File = tuple[str, int, int]
+"""What a path holds (a hash, a link's target, or "folder"), and its first and last byte in the tar."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +101,30 @@ class Store:
             return None
         return Layer(told["diff_id"], told["size"], tuple(told["packages"]))
 
-    def save_layer(self, key: str, layer: Layer) -> None:
-        """Remember which layer a key stands for; its blob must be there already."""
-        self.write_json("made", key, asdict(layer))
+    def save_layer(self, key: str, layer: Layer, file: Path, files: Mapping[str, File]) -> None:
+        """Take a finished layer in, by rename, with what it holds, and remember the key it stands for."""
+        self.write_json("files", key, files)
+        self.adopt(file, layer.diff_id)
+        self.write_json("made", key, asdict(layer))  # last: it promises the other two
+
+    def files(self, key: str) -> dict[str, File]:
+        """Return what the layer of a key holds, by path relative to the image's root, sorted."""
+        told: dict[str, list[Any]] = self.read_json("files", key) or {}
+        return {path: (what, start, end) for path, (what, start, end) in told.items()}
+
+    def save_layers(self, key: str, layers: Sequence[Layer]) -> None:
+        """Remember all layers of a lock."""
+        self.write_json("locks", key, [asdict(x) for x in layers])
+
+    def layers(self, key: str) -> tuple[Layer, ...] | None:
+        """Return all layers of a lock, if they are known and every blob is there."""
+        told = self.read_json("locks", key)
+        if told is None or not all(self.has(x["diff_id"]) for x in told):
+            return None
+        return tuple(Layer(x["diff_id"], x["size"], tuple(x["packages"])) for x in told)
 
     def read_json(self, kind: str, key: str) -> Any | None:
-        """Return what was kept of a kind ("made", "files", "images") under a key, or None."""
+        """Return what was kept of a kind ("made", "files", "locks", "images") under a key, or None."""
         try:
             return json.loads(self._json_path(kind, key).read_bytes())
         except FileNotFoundError:
@@ -119,21 +141,31 @@ class Store:
     def _json_path(self, kind: str, key: str) -> Path:
         return self.home.layers / kind / f"{key.removeprefix('sha256:')}.json"
 
-    def collect(self, keep: Iterable[Image]) -> int:
-        """Remove every blob and record that no image of `keep` needs; return the bytes freed."""
+    def image_ids(self) -> tuple[str, ...]:
+        """Return the IDs of all images that were saved."""
+        return tuple(f"sha256:{path.stem}" for path in sorted(self.home.layers.glob("images/*.json")))
+
+    def collect(self, keep: Iterable[Image], *, dry_run: bool = False) -> int:
+        """Remove every blob and record that no image of `keep` needs; return the bytes freed.
+
+        With `dry_run` nothing goes and the bytes are those that would.
+        """
         kept = list(keep)
         blobs = {x.digest for image in kept for x in image.layers} | {x.id for x in kept}
         images = {x.id for x in kept}
-        freed = 0
-        for path in sorted(self.home.layers.glob("sha256/*")):
-            if f"sha256:{path.name}" not in blobs:
-                freed += _remove(path)
+        unused = [x for x in sorted(self.home.layers.glob("sha256/*")) if f"sha256:{x.name}" not in blobs]
+        if dry_run:
+            return sum(path.stat().st_size for path in unused)
+        freed = sum(map(_remove, unused))
         for path in sorted(self.home.layers.glob("images/*.json")):
             if f"sha256:{path.stem}" not in images:
                 freed += _remove(path)
         for path in sorted(self.home.layers.glob("made/*.json")):
             if self.layer(path.stem) is None:
                 freed += _remove(path) + _remove(self._json_path("files", path.stem))
+        for path in sorted(self.home.layers.glob("locks/*.json")):
+            if self.layers(path.stem) is None:
+                freed += _remove(path)
         return freed
 
 

@@ -1,0 +1,140 @@
+"""Workshop: makes the layers of single packages, several at once, in flat memory.
+
+Two kinds of work overlap: writing (inflate, hash, write) in threads, which leave Python's lock to each
+other for nearly all of it, and compiling in processes of the image's Python. Each package goes through
+open, compile, write; big ones start first, so none of them is left over at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from lockstep.bytecode import Compiler, sources
+from lockstep.collision import FOLDER
+from lockstep.errors import PackageError
+from lockstep.layer import Layer, LayerWriter
+from lockstep.locked import LockedPackage
+from lockstep.package import Item, Unpacked
+from lockstep.prefix import link_interpreter, link_package, python_of
+from lockstep.store import File, Store
+from lockstep.wheel import open_wheel
+
+BUFFER = 1 << 18
+OPEN = 64  # packages open at once: each holds a file open, and a conda package lies linked on the disk
+WORKERS = max(2, min(len(os.sched_getaffinity(0)), 8))
+
+
+class Workshop:
+    """Makes layers of one lock's packages. `folder` is on the store's disk and outlives it.
+
+    `advance` is told the compressed bytes that are done. Use as a context: leaving it ends all work.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        packages: Sequence[LockedPackage],
+        paths: Mapping[str, Path],
+        folder: Path,
+        advance: Callable[[int], None],
+    ) -> None:
+        self._store = store
+        self._paths = paths
+        self._folder = folder
+        self._told = advance
+        self._python = python_of(packages)
+        self._stopped = threading.Event()
+        self._numbers = itertools.count()
+        self._open, self._compile, self._write = (ThreadPoolExecutor(x) for x in (1, WORKERS, WORKERS))
+        self._compiler = Compiler(lambda: link_interpreter(packages, paths, self._new_folder()), WORKERS)
+
+    def __enter__(self) -> Workshop:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._compiler.close()
+        for pool in (self._open, self._compile, self._write):
+            pool.shutdown(cancel_futures=True)
+
+    def make(self, packages: Mapping[LockedPackage, str]) -> None:
+        """Make the layer of each package and save it under its key, or raise the first error there was."""
+        ordered = sorted(packages, key=lambda x: (-x.size, packages[x]))
+
+        async def make_all() -> None:
+            limit = asyncio.Semaphore(OPEN)
+            await asyncio.gather(*(self._make(x, packages[x], limit) for x in ordered))
+
+        asyncio.run(make_all())
+
+    async def _make(self, package: LockedPackage, key: str, limit: asyncio.Semaphore) -> None:
+        loop = asyncio.get_running_loop()
+        async with limit:
+            with contextlib.ExitStack() as stack:
+                opened = self._opened(package)
+                unpacked = await loop.run_in_executor(self._open, stack.enter_context, opened)
+                pieces = sources(unpacked.items, self._python) if self._python else ()
+                compiling = [
+                    loop.run_in_executor(self._compile, self._compiler.compile, piece, self._new_path())
+                    for piece in pieces
+                ]
+                compiled = [item for made in await asyncio.gather(*compiling) for item in made]
+                await loop.run_in_executor(self._write, self._write_layer, package, key, unpacked, compiled)
+
+    @contextlib.contextmanager
+    def _opened(self, package: LockedPackage) -> Iterator[Unpacked]:
+        path = self._paths[package.sha256]
+        if package.manager == "conda":
+            folder = self._new_folder()
+            yield link_package(package, path, self._python, folder)
+            self._advance(package.size)
+            shutil.rmtree(folder)
+        elif self._python is None:
+            raise PackageError(
+                f"{package.filename} needs Python, which the lock doesn't hold.", "Add python to the spec."
+            )
+        else:
+            with open_wheel(path, package, self._python, self._advance) as unpacked:
+                yield unpacked
+
+    def _write_layer(
+        self, package: LockedPackage, key: str, unpacked: Unpacked, compiled: Sequence[Item]
+    ) -> None:
+        items = sorted([*unpacked.items, *compiled, unpacked.seal(compiled)], key=lambda x: x.path)
+        path = self._new_path()
+        with path.open("wb", BUFFER) as file:
+            writer = LayerWriter(file)
+            for item in items:
+                self._advance(0)
+                writer.add(item.entry, item.chunks())
+            diff_id = writer.close()
+        layer = Layer(diff_id, writer.size, (f"{package.name} {package.version}",))
+        held = {x.entry.path: x.link if x.link is not None else x.sha256 or FOLDER for x in items}
+        files: dict[str, File] = {x: (held.get(x, FOLDER), *place) for x, place in writer.places.items()}
+        self._store.save_layer(key, layer, path, files)
+
+    def _advance(self, size: int) -> None:
+        """Tell what is done; end a thread's work, between two chunks, when all is to end."""
+        if self._stopped.is_set():
+            raise _StoppedError
+        self._told(size)
+
+    def _new_path(self) -> Path:
+        return self._folder / str(next(self._numbers))
+
+    def _new_folder(self) -> Path:
+        folder = self._new_path()
+        folder.mkdir()
+        return folder
+
+
+class _StoppedError(Exception):
+    """The build was interrupted or another package failed: nobody waits for this one any more."""

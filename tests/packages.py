@@ -1,0 +1,263 @@
+"""Packages made in code for the tests: wheels and conda packages, the same bytes every time, and odd ones."""
+
+from __future__ import annotations
+
+import base64
+import bz2
+import csv
+import hashlib
+import io
+import json
+import stat
+import sys
+import tarfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lockstep.home import Home
+from lockstep.lock import Lock, LockedBase, LockedPackage
+
+PLACEHOLDER = "/placeholder_" + "placehold_" * 24
+"""What stands for the prefix in conda packages that hold it, as conda-build writes it."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A package as it would have been fetched: what the lock says of it, and its bytes."""
+
+    locked: LockedPackage
+    data: bytes
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to put in a package."""
+
+    data: bytes = b""
+    executable: bool = False
+    link: str | None = None
+    """A symlink's target."""
+    hardlink: str | None = None
+    """The path of an earlier file in the archive."""
+    kind: bytes | None = None
+    """A tar type, for what no package should hold."""
+    unlisted: bool = False
+    """Leave it out of RECORD or paths.json."""
+
+
+Content = bytes | str | File
+
+
+def _file(content: Content) -> File:
+    if isinstance(content, File):
+        return content
+    return File(content.encode() if isinstance(content, str) else content)
+
+
+def wheel(
+    name: str,
+    version: str = "1.0",
+    files: Mapping[str, Content] = {},
+    *,
+    entry_points: str = "",
+    purelib: bool = True,
+    requires: Sequence[str] = (),
+    tag: str = "py3-none-any",
+    compression: int = zipfile.ZIP_DEFLATED,
+    twice: Sequence[str] = (),
+    metadata: Mapping[str, str] = {},
+) -> Made:
+    """Make a wheel; `twice` names paths that are written a second time."""
+    info = f"{name}-{version}.dist-info"
+    content = {path: _file(data) for path, data in files.items()}
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+    texts = {
+        "METADATA": "\n".join([*lines, *(f"Requires-Dist: {x}" for x in requires)]) + "\n",
+        "WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: {str(purelib).lower()}\nTag: {tag}\n",
+        **({"entry_points.txt": entry_points} if entry_points else {}),
+        **metadata,
+    }
+    content.update({f"{info}/{path}": _file(text) for path, text in texts.items()})
+    rows = io.StringIO()
+    writer = csv.writer(rows, lineterminator="\n")
+    for path, file in content.items():
+        if not file.unlisted:
+            digest = base64.urlsafe_b64encode(hashlib.sha256(file.data).digest()).rstrip(b"=").decode()
+            writer.writerow((path, f"sha256={digest}", len(file.data)))
+    writer.writerow((f"{info}/RECORD", "", ""))
+    content.setdefault(f"{info}/RECORD", _file(rows.getvalue()))
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", compression) as archive:
+        for path in [*content, *twice]:
+            file = content[path]
+            item = zipfile.ZipInfo(path)
+            item.compress_type = compression
+            mode = stat.S_IFLNK | 0o777 if file.link else stat.S_IFREG | (0o755 if file.executable else 0o644)
+            item.external_attr = mode << 16
+            archive.writestr(item, file.link.encode() if file.link else file.data)
+    data = out.getvalue()
+    return Made(_locked(name, version, "pip", f"https://wheels.test/{name}-{version}-{tag}.whl", data), data)
+
+
+def conda(
+    name: str,
+    version: str = "1.0",
+    files: Mapping[str, Content] = {},
+    *,
+    noarch: bool = False,
+    entry_points: Sequence[str] = (),
+    depends: Sequence[str] = (),
+    index: Mapping[str, object] = {},
+    suffix: str = ".tar.bz2",
+) -> Made:
+    """Make a conda package; files that hold PLACEHOLDER are listed as holding the prefix."""
+    content = {path: _file(data) for path, data in files.items()}
+    paths = [_path_entry(path, file, content) for path, file in sorted(content.items()) if not file.unlisted]
+    subdir = "noarch" if noarch else "linux-64"
+    info: dict[str, object] = {
+        "index.json": {
+            "name": name,
+            "version": version,
+            "build": "0",
+            "build_number": 0,
+            "depends": list(depends),
+            "subdir": subdir,
+            **({"noarch": "python"} if noarch else {"arch": "x86_64", "platform": "linux"}),
+            **index,
+        },
+        "paths.json": {"paths_version": 1, "paths": paths},
+    }
+    if noarch:
+        info["link.json"] = {
+            "noarch": {"type": "python", "entry_points": list(entry_points)},
+            "package_metadata_version": 1,
+        }
+    texts = {f"info/{path}": _file(json.dumps(value, indent=2)) for path, value in info.items()}
+    texts["info/files"] = _file("".join(f"{x['_path']}\n" for x in paths))
+    data = (
+        _tar_bz2({**texts, **content}) if suffix == ".tar.bz2" else _dot_conda(name, version, texts, content)
+    )
+    url = f"https://channel.test/main/{subdir}/{name}-{version}-0{suffix}"
+    return Made(_locked(name, version, "conda", url, data, build="0"), data)
+
+
+def _path_entry(path: str, file: File, content: Mapping[str, File]) -> dict[str, object]:
+    if file.link is not None:
+        return {
+            "_path": path,
+            "path_type": "softlink",
+            "sha256": hashlib.sha256().hexdigest(),
+            "size_in_bytes": 0,
+        }
+    data = content[file.hardlink].data if file.hardlink else file.data
+    entry: dict[str, object] = {
+        "_path": path,
+        "path_type": "hardlink",
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "size_in_bytes": len(data),
+    }
+    if PLACEHOLDER.encode() in data:
+        entry |= {"prefix_placeholder": PLACEHOLDER, "file_mode": "binary" if b"\0" in data else "text"}
+    return entry
+
+
+def _tar(content: Mapping[str, File]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for path, file in content.items():
+            item = tarfile.TarInfo(path)
+            item.mtime = 1_600_000_000
+            item.mode = 0o755 if file.executable else 0o644
+            if file.link is not None:
+                item.type, item.linkname = tarfile.SYMTYPE, file.link
+            elif file.hardlink is not None:
+                item.type, item.linkname = tarfile.LNKTYPE, file.hardlink
+            elif file.kind is not None:
+                item.type = file.kind
+            else:
+                item.size = len(file.data)
+            archive.addfile(item, io.BytesIO(file.data))
+    return out.getvalue()
+
+
+def _tar_bz2(content: Mapping[str, File]) -> bytes:
+    return bz2.compress(_tar(content), 1)
+
+
+def _dot_conda(name: str, version: str, info: Mapping[str, File], content: Mapping[str, File]) -> bytes:
+    import zstandard
+
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        parts = {
+            "metadata.json": b'{"conda_pkg_format_version": 2}',
+            f"pkg-{name}-{version}-0.tar.zst": zstandard.compress(_tar(content), 1),
+            f"info-{name}-{version}-0.tar.zst": zstandard.compress(_tar(info), 1),
+        }
+        for path, data in parts.items():
+            archive.writestr(zipfile.ZipInfo(path), data)
+    return out.getvalue()
+
+
+def _locked(
+    name: str, version: str, manager: str, url: str, data: bytes, build: str | None = None
+) -> LockedPackage:
+    return LockedPackage(
+        name=name,
+        version=version,
+        manager=manager,  # type: ignore[arg-type]
+        url=url,
+        sha256=hashlib.sha256(data).hexdigest(),
+        size=len(data),
+        md5=hashlib.md5(data, usedforsecurity=False).hexdigest() if manager == "conda" else None,
+        build=build,
+    )
+
+
+def put(home: Home, *made: Made) -> dict[str, Path]:
+    """Lay packages into a home as `fetch` would, and return what `fetch` would."""
+    found = {}
+    for one in made:
+        path = home.package(one.locked.sha256)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(one.data)
+        found[one.locked.sha256] = path
+    return found
+
+
+def lock_of(*made: Made, variables: tuple[tuple[str, str], ...] = ()) -> Lock:
+    """Return a lock of these packages on a base that only its digest names."""
+    packages = sorted((x.locked for x in made), key=lambda x: (x.name, x.manager))
+    base = LockedBase("debian:12-slim", "sha256:" + "0" * 64)
+    return Lock(spec_hash="1" * 64, base=base, packages=tuple(packages), variables=variables)
+
+
+PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+"""The minor version of the Python that `python_package` carries."""
+
+
+def python_package(version: str | None = None) -> Made:
+    """Make a conda package of the Python that runs the tests: program and standard library, no packages."""
+    version = version or ".".join(map(str, sys.version_info[:3]))
+    base = Path(sys.base_prefix)
+    files: dict[str, Content] = {}
+    program = (base / "bin" / f"python{PYTHON}").resolve()
+    files[f"bin/python{PYTHON}"] = File(program.read_bytes(), executable=True)
+    files["bin/python3"] = files["bin/python"] = File(link=f"python{PYTHON}")
+    for library in base.glob(f"lib/libpython{PYTHON}.so*"):
+        files[f"lib/{library.name}"] = File(library.read_bytes(), executable=True)
+    unwanted = {"test", "tests", "idlelib", "tkinter", "lib2to3", "ensurepip", "turtledemo", "__pycache__"}
+    unwanted |= {"site-packages", "dist-packages", "pydoc_data", "distutils", "unittest", "asyncio"}
+    root = base / "lib" / f"python{PYTHON}"
+    for path in sorted(root.rglob("*")):
+        relative = path.relative_to(root)
+        if (
+            path.is_file()
+            and not unwanted & set(relative.parts)
+            and not relative.parts[0].startswith("config-")
+        ):
+            files[f"lib/python{PYTHON}/{relative}"] = path.read_bytes()
+    files[f"lib/python{PYTHON}/site-packages/README.txt"] = "for packages\n"
+    return conda("python", version, files, suffix=".conda")
