@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import lzma
 import tarfile
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lockstep.home import Home
 from lockstep.locked import LockedDeb
 
 
@@ -100,3 +103,53 @@ def archive(folder: Path, suite: str, origin: str, *packages: Made) -> None:
         f"Date: Mon, 01 Jun 2026 00:00:00 UTC\nSHA256:\n {hashlib.sha256(text.encode()).hexdigest()} "
         f"{len(text)} main/binary-amd64/Packages\n"
     )
+
+
+def wheel(name: str) -> bytes:
+    """Return a small pure wheel with one script."""
+    info = f"{name}-23.0.dist-info"
+    files = {
+        f"{name}/__init__.py": "def main(): print('hello from', __file__)\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 23.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": f"[console_scripts]\n{name} = {name}:main\n",
+    }
+    files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for path, text in files.items():
+            archive.writestr(zipfile.ZipInfo(path), text)
+    return stream.getvalue()
+
+
+def stored(home: Home, *debs: Made) -> Home:
+    """Lay .debs into a store, as a fetch does."""
+    home.package("x").parent.mkdir(parents=True, exist_ok=True)
+    for deb in debs:
+        home.package(deb.locked.sha256).write_bytes(deb.data)
+    return home
+
+
+def link(channel: Path, prefix: Path, *specs: str) -> dict[str, str]:
+    """Solve with rattler against the channel alone, link into a prefix, return the versions by name."""
+    import rattler
+    from rattler.package.build_string import BuildString
+
+    glibc = rattler.GenericVirtualPackage(
+        rattler.PackageName("__glibc"), rattler.Version("2.41"), BuildString("0")
+    )
+
+    async def run() -> dict[str, str]:
+        found = await rattler.solve(
+            sources=[rattler.Channel(channel.as_uri())],
+            specs=[rattler.MatchSpec(spec) for spec in specs],
+            platforms=[rattler.Subdir("linux-64"), rattler.Subdir("noarch")],
+            gateway=rattler.Gateway(cache_dir=prefix.with_name("repodata")),
+            virtual_packages=[glibc],
+        )
+        await rattler.install(
+            found, target_prefix=prefix, cache_dir=prefix.with_name("cache"), show_progress=False
+        )
+        return {one.name.normalized: str(one.version) for one in found}
+
+    return asyncio.run(run())

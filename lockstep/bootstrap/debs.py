@@ -77,6 +77,7 @@ class Deb:
     def __init__(self, path: Path) -> None:
         from debian.debfile import DebFile
 
+        self._path = path
         self._file = DebFile(str(path))
 
     def __enter__(self) -> Deb:
@@ -100,6 +101,11 @@ class Deb:
         with contextlib.closing(self._file.data.tgz()) as tree:
             for member in tree:
                 member.name = member.name.removeprefix("./")
+                if member.name.startswith("/") or ".." in member.name.split("/"):
+                    raise PackageError(
+                        f"The Debian package {self._path.name} would write to {member.name}.",
+                        "Don't use it: the archive or the lock isn't trustworthy.",
+                    )
                 if member.isreg():
                     file = tree.extractfile(member)
                     assert file

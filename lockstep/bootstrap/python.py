@@ -85,7 +85,7 @@ def with_site_packages(program: bytes) -> bytes:
         return program
     program = program.replace(folder, b"\0site-packages\0")
     at = program.index(place) + 1
-    for start in (at - 40, at - 32):  # PyASCIIObject: length, hash, state and, up to 3.11, wstr
+    for start in (at - 32, at - 24):  # PyASCIIObject: length, hash, state and, up to 3.11, wstr
         if program[start : start + 16] == (9).to_bytes(8, "little") + b"\xff" * 8:
             program = program[:start] + (3).to_bytes(8, "little") + program[start + 8 :]
             return program.replace(place, b"\0lib" + b"\0" * 7)
