@@ -6,6 +6,7 @@ looks every second, and asks for the bytes that are new.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Callable
@@ -61,6 +62,10 @@ class LogFollower:
             self._on_line(self._rest.decode("utf-8", "replace"))
         self._rest = b""
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
     def _fetch(self, url: str) -> bytes:
         """Return the log's bytes from where the last look ended. The address is the permission to read."""
         answer = self._session.get(url, headers={"Range": f"bytes={self._read}-"}, timeout=60)
@@ -88,18 +93,19 @@ def follow(
 
     `on_state` hears of every new status. Everything that the run printed has been shown before this returns.
     """
-    lines, seen, pause = LogFollower(on_line), "", FIRST_SECONDS
-    while True:
-        now = patiently(state)
-        if now.status != seen:
-            seen, pause = now.status, FIRST_SECONDS
-            on_state(now)
-        new = patiently(lambda: lines.look(dict(now.logs)))  # noqa: B023 - called at once
-        if now.has_ended:
-            lines.finish()
-            return now
-        pause = FIRST_SECONDS if new else min(pause * 1.3, LAST_SECONDS)
-        time.sleep(pause)
+    seen, pause = "", FIRST_SECONDS
+    with contextlib.closing(LogFollower(on_line)) as lines:
+        while True:
+            now = patiently(state)
+            if now.status != seen:
+                seen, pause = now.status, FIRST_SECONDS
+                on_state(now)
+            new = patiently(lambda: lines.look(dict(now.logs)))  # noqa: B023 - called at once
+            if now.has_ended:
+                lines.finish()
+                return now
+            pause = FIRST_SECONDS if new else min(pause * 1.3, LAST_SECONDS)
+            time.sleep(pause)
 
 
 def patiently(ask: Callable[[], T], patience: float = PATIENCE_SECONDS) -> T:
