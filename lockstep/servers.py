@@ -93,7 +93,7 @@ class Servers:
         if self.pip.proxy:
             proxies = {"http://": self.pip.proxy, "https://": self.pip.proxy}
         context = self.ssl_context()
-        set_already = any(os.environ.get(key) for key in _PROXY_VARIABLES)
+        set_already = any(os.environ.get(key) for key in PROXY_VARIABLES)
         mounts = (
             {}
             if set_already
@@ -137,7 +137,7 @@ class Servers:
         return (url.rstrip("/") for url in self._known_urls() if _CONDA_TOKEN.search(url))
 
 
-_PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 
 
 def read_servers(spec: Spec | None = None, mirrors: Mapping[str, str] | None = None) -> Servers:

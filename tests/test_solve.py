@@ -548,6 +548,28 @@ def test_a_private_authority(home: Home, read: Read, tmp_path: Path, monkeypatch
         assert fetch(lock.packages, home)
 
 
+@pytest.mark.parametrize("setting", ["variables", "files"])
+def test_a_proxy(
+    server: Loopback, home: Home, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    """Hosts that only a proxy can reach: all three clients go through it, as variables or files say."""
+    server.channel("main", tmp_path / "main", *PYTHON)
+    server.index(wheel("six", "1.0"))
+    inside = "http://packages.invalid"
+    for path, data in list(server.files.items()):
+        server.files[inside + path] = data.replace(server.url.encode(), inside.encode())
+        del server.files[path]
+    if setting == "variables":
+        monkeypatch.setenv("http_proxy", server.url)
+    else:
+        (tmp_path / "person" / ".condarc").write_text(f"proxy_servers: {{http: '{server.url}'}}\n")
+        monkeypatch.setenv("PIP_PROXY", server.url)
+    spec = read("python=3.11", pip=("six", f"-i {inside}/simple/simple"), channels=(f"{inside}/main",))
+    lock = solve(spec, home=home, base=BASE)
+    assert fetch(lock.packages, home)
+    assert server.url not in dump_lock(lock).decode()
+
+
 def test_an_index_that_is_down(channel: str, home: Home, read: Read) -> None:
     """No index, no lock: the error names the host and not the password."""
     dead = "http://me:secret@127.0.0.1:9/simple"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -63,8 +64,15 @@ def without_channel(text: str) -> str:
     return found["rest"] if found else text
 
 
+def answering(channels: Sequence[ChannelAddress], servers: Servers) -> dict[str, str | None]:
+    """Return, by public URL, the address of each channel where a server answers; asked all at once."""
+    with ThreadPoolExecutor(max_workers=8) as threads:
+        found = threads.map(lambda channel: first_answering(channel, servers), channels)
+        return {channel.public: address for channel, address in zip(channels, found, strict=True)}
+
+
 def first_answering(channel: ChannelAddress, servers: Servers) -> str | None:
-    """Return the first address where a server answers, whatever it says; None if there is none.
+    """Return the first address where a server answers within 10 s, whatever it says; None if there is none.
 
     A proxy that refuses to connect, or says that it can't (502 to 504), isn't an answer. Certificates that
     don't verify are one: they are a fault to mend, not a machine without network.
@@ -78,9 +86,8 @@ def first_answering(channel: ChannelAddress, servers: Servers) -> str | None:
                     return address
                 continue
             try:
-                answer = client.head(
-                    without_userinfo(address) + "/noarch/repodata.json", auth=servers.auth(address)
-                )
+                url = without_userinfo(address) + "/noarch/repodata.json"
+                answer = client.head(url, auth=servers.auth(address), timeout=10)
             except httpx.TransportError as error:
                 if "CERTIFICATE" in str(error):
                     return address

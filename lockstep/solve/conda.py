@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lockstep.errors import SolveError, SpecError
 from lockstep.home import Home
 from lockstep.locked import LockedPackage
-from lockstep.servers import Servers, hide, without_userinfo
+from lockstep.servers import PROXY_VARIABLES, Servers, hide, without_userinfo
 from lockstep.spec import Spec
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _client(servers: Servers) -> rattler.networking.Client:
     bundles = servers.ca_bundles()
     if bundles and not os.environ.get("SSL_CERT_FILE"):
         os.environ["SSL_CERT_FILE"] = bundles[0]  # the only way to tell rattler's TLS library
-    if servers.conda.proxy_servers and not any(key.lower().endswith("_proxy") for key in os.environ):
+    if servers.conda.proxy_servers and not any(os.environ.get(key) for key in PROXY_VARIABLES):
         lines.append("[proxy-config]")
         lines += [f'{scheme} = "{url}"' for scheme, url in servers.conda.proxy_servers.items()]
     return Client.from_config(Config.from_toml("\n".join(lines)))

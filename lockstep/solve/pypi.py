@@ -19,6 +19,7 @@ from lockstep.locked import LockedPackage
 from lockstep.servers import Servers, hide
 from lockstep.solve.measure import measure
 from lockstep.solve.provided import write_stubs
+from lockstep.solve.target import best_wheel, supported_tags, uv_platform
 from lockstep.spec import Spec
 
 if sys.version_info >= (3, 11):
@@ -30,8 +31,6 @@ _LINES = 16
 _HASH = re.compile(r" --hash=sha256:([0-9a-f]{64})")
 _OURS = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_NO_INDEX")
 """Variables that `pip_settings` has read; uv gets the outcome."""
-
-_NEWEST_GLIBC_OF_UV = 40
 
 
 def solve_pypi(
@@ -61,7 +60,7 @@ def solve_pypi(
         _run_uv(spec, python, servers, folder)
         entries = tomllib.loads((folder / "pylock.toml").read_text()).get("packages", [])
         dependencies = _dependencies(spec, python, servers, folder)
-    supported = _tags(spec, python)
+    supported = supported_tags(spec, python)
     found = [
         _locked(entry, supported, dependencies, servers) for entry in entries if entry["name"] not in provided
     ]
@@ -74,7 +73,7 @@ def _run_uv(spec: Spec, python: str, servers: Servers, folder: Path, *more: str)
 
     command = [
         *(uv.find_uv_bin(), "pip", "compile", "requirements.in", "--constraints", "constraints.txt"),
-        *("--python", sys.executable, "--python-version", python, "--python-platform", _uv_platform(spec)),
+        *("--python", sys.executable, "--python-version", python, "--python-platform", uv_platform(spec)),
         *("--only-binary", ":all:", "--index-strategy", "unsafe-best-match", "--no-header", "--quiet"),
         *("--find-links", str(folder / "conda"), "--color", "never"),
         *(("--exclude-newer", spec.exclude_newer) if spec.exclude_newer else ()),
@@ -157,7 +156,7 @@ def _locked(
     servers: Servers,
 ) -> LockedPackage:
     name = str(entry["name"])
-    wheel = _best_wheel(entry, supported)
+    wheel = best_wheel(entry, supported)
     url = str(wheel.get("url") or wheel.get("path") or "")
     if not url.startswith(("https://", "http://")):
         raise SolveError(
@@ -177,66 +176,6 @@ def _locked(
         size=size,
         dependencies=tuple((needed, "") for needed in sorted(dependencies.get(name, ()))),
     )
-
-
-def _best_wheel(entry: Mapping[str, Any], supported: Sequence[tags.Tag]) -> Mapping[str, Any]:
-    """Return the wheel that pip would take: the best tag, then the highest build (PEP 425, PEP 427)."""
-    if archive := entry.get("archive"):
-        return dict(archive)
-    rank = {tag: number for number, tag in enumerate(supported)}
-    best: tuple[int, Any, Mapping[str, Any]] | None = None
-    for wheel in entry.get("wheels", []):
-        filename = (
-            wheel.get("name")
-            or str(wheel.get("url") or wheel.get("path")).partition("#")[0].rsplit("/", 1)[-1]
-        )
-        _, _, build, offered = parse_wheel_filename(filename.replace("%2B", "+"))
-        ranks = [rank[tag] for tag in offered if tag in rank]
-        if ranks and (best is None or (-min(ranks), build) > (-best[0], best[1])):
-            best = (min(ranks), build, wheel)
-    if best is None:
-        raise SolveError(
-            f"{entry['name']} {entry.get('version', '')} has no wheel for this Python and C library.",
-            "Choose another version, take the package from a conda channel, or publish a wheel of it.",
-        )
-    return best[2]
-
-
-def _tags(spec: Spec, python: str) -> list[tags.Tag]:
-    """Return the wheel tags that the image supports, best first."""
-    version = tuple(int(part) for part in python.split(".")[:2])
-    machine = _machine(spec)
-    newest = _glibc(spec)
-    oldest = 5 if machine in ("x86_64", "i686") else 17
-    legacy = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
-    platforms: list[str] = []
-    for minor in range(newest, oldest - 1, -1):
-        platforms.append(f"manylinux_2_{minor}_{machine}")
-        if minor in legacy:
-            platforms.append(f"{legacy[minor]}_{machine}")
-    platforms.append(f"linux_{machine}")
-    interpreter = f"cp{version[0]}{version[1]}"
-    return [
-        *tags.cpython_tags(version, platforms=platforms),
-        *tags.compatible_tags(version, interpreter=interpreter, platforms=platforms),
-    ]
-
-
-def _uv_platform(spec: Spec) -> str:
-    glibc = _glibc(spec)
-    if glibc < 28:
-        return f"{_machine(spec)}-manylinux_2_17"
-    return f"{_machine(spec)}-manylinux_2_{28 if glibc < 31 else min(glibc, _NEWEST_GLIBC_OF_UV)}"
-
-
-def _machine(spec: Spec) -> str:
-    return {"linux-64": "x86_64", "linux-aarch64": "aarch64"}[spec.platform]
-
-
-def _glibc(spec: Spec) -> int:
-    """Return the minor version of glibc that the image has: 36 for 2.36."""
-    version = dict(spec.virtual_packages).get("__glibc", "2.17").partition("=")[0]
-    return int(version.split(".")[1])
 
 
 def _check_hashes(spec: Spec, found: Sequence[LockedPackage]) -> None:

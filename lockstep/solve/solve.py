@@ -14,9 +14,9 @@ from lockstep.progress import SILENT, Progress
 from lockstep.servers import Servers, hide, read_servers
 from lockstep.solve.channels import (
     ChannelAddress,
+    answering,
     at_address,
     channels_of,
-    first_answering,
     unreachable,
     without_channel,
 )
@@ -114,15 +114,15 @@ def _solve_conda(
     channels = channels_of(spec, servers)
     names = tuple(dict.fromkeys(hide(channel.name) for channel in channels))
     kept = [package for package in keep if package.manager == "conda"]
-    answering = {channel.public: first_answering(channel, servers) for channel in channels}
-    if not any(answering.values()):
+    found = answering(channels, servers)
+    if not any(found.values()):
         return _solve_bootstrap(spec, servers, home, progress, previous, channels, kept, upgrade, install)
-    if silent := [channel for channel in channels if not answering[channel.public]]:
+    if silent := [channel for channel in channels if not found[channel.public]]:
         raise FetchError(
             f"No server answers for {unreachable(silent)}, though the other channels do.",
             "Correct its name, set a mirror for it (`channel_mirrors` in invoke.yaml), or try again later.",
         )
-    chosen = {public: address for public, address in answering.items() if address}
+    chosen = {public: address for public, address in found.items() if address}
     until = (
         datetime.datetime.fromisoformat(spec.exclude_newer.replace("Z", "+00:00"))
         if spec.exclude_newer
