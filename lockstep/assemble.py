@@ -85,7 +85,7 @@ def _layer_of(store: Store, keys: Sequence[str], folder: Path) -> Layer:
         diff_id, size, made = merge(list(zip(blobs, places, strict=True)), file)
     layer = Layer(diff_id, size, tuple(name for x in parts for name in x.packages))
     held = {name: what for x in files for name, (what, _, _) in x.items()}
-    store.save_layer(key, layer, path, {name: (held[name], *place) for name, place in made.items()})
+    store.save_layer(key, layer, path, {name: (held[name], *place) for name, place in made.items()}, keys)
     return layer
 
 

@@ -23,6 +23,7 @@ CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 CREATED = "1980-01-01T00:00:00Z"  # layer.EPOCH; a real clock would give each build an ID of its own
 
+BASE_DIGEST = "org.opencontainers.image.base.digest"
 LOCK_HASH = "io.lockstep.lock.hash"
 SPEC_HASH = "io.lockstep.spec.hash"
 CREATED_BY = "lockstep"
@@ -194,7 +195,7 @@ def _environment(base: Sequence[str], lock: Lock) -> list[str]:
 def _labels(lock: Lock) -> Mapping[str, str]:
     """Return OCI annotation names where there is one (OCI image spec, "Pre-Defined Annotation Keys")."""
     labels = {
-        "org.opencontainers.image.base.digest": lock.base.digest,
+        BASE_DIGEST: lock.base.digest,
         "org.opencontainers.image.base.name": lock.base.reference,
         "org.opencontainers.image.version": lock.hash,
         LOCK_HASH: lock.hash,

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 
 from lockstep.errors import IntegrityError
 from lockstep.home import Home
-from lockstep.image import Image, ImageLayer
+from lockstep.image import BASE_DIGEST, Image, ImageLayer
 from lockstep.layer import CHUNK, Layer
 
 File = tuple[str, int, int]
@@ -101,11 +101,17 @@ class Store:
             return None
         return Layer(told["diff_id"], told["size"], tuple(told["packages"]))
 
-    def save_layer(self, key: str, layer: Layer, file: Path, files: Mapping[str, File]) -> None:
-        """Take a finished layer in, by rename, with what it holds, and remember the key it stands for."""
+    def save_layer(
+        self, key: str, layer: Layer, file: Path, files: Mapping[str, File], members: Sequence[str] = ()
+    ) -> None:
+        """Take a finished layer in, by rename, with what it holds, and remember the key it stands for.
+
+        `members` are the keys of the layers that it was merged from.
+        """
         self.write_json("files", key, files)
         self.adopt(file, layer.diff_id)
-        self.write_json("made", key, asdict(layer))  # last: it promises the other two
+        told = {**asdict(layer), "members": members}
+        self.write_json("made", key, told)  # last: it promises the other two
 
     def files(self, key: str) -> dict[str, File]:
         """Return what the layer of a key holds, by path relative to the image's root, sorted."""
@@ -148,11 +154,26 @@ class Store:
     def collect(self, keep: Iterable[Image], *, dry_run: bool = False) -> int:
         """Remove every blob and record that no image of `keep` needs; return the bytes freed.
 
-        With `dry_run` nothing goes and the bytes are those that would.
+        What an image needs is its blobs, its base image, and the layers of the packages that share one
+        of its layers: from those the next build makes that layer anew. With `dry_run` nothing goes and
+        the bytes are those that would. Waits for a process that is just making layers.
         """
-        kept = list(keep)
-        blobs = {x.digest for image in kept for x in image.layers} | {x.id for x in kept}
+        with self.home.exclusive("assemble"):
+            return self._collect(self._with_bases(list(keep)), dry_run)
+
+    def _with_bases(self, kept: list[Image]) -> list[Image]:
+        saved = [x for x in map(self.image, self.image_ids()) if x is not None]
+        return kept + [x for x in saved if any(x.layers == y.layers[: len(x.layers)] for y in kept)]
+
+    def _collect(self, kept: list[Image], dry_run: bool) -> int:
         images = {x.id for x in kept}
+        blobs = {x.digest for image in kept for x in image.layers} | images
+        blobs |= {x.labels.get(BASE_DIGEST, "") for x in kept}
+        made: dict[str, Any] = {
+            x.stem: self.read_json("made", x.stem) for x in self.home.layers.glob("made/*.json")
+        }
+        shared = [x for told in made.values() if told["diff_id"] in blobs for x in told["members"]]
+        blobs |= {made[x]["diff_id"] for x in shared if x in made}
         unused = [x for x in sorted(self.home.layers.glob("sha256/*")) if f"sha256:{x.name}" not in blobs]
         if dry_run:
             return sum(path.stat().st_size for path in unused)
