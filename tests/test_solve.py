@@ -16,6 +16,7 @@ from lockstep.lock import Lock, LockedBase, compare_locks, dump_lock, read_lock,
 from lockstep.progress import Progress
 from lockstep.servers import read_servers
 from lockstep.solve import solve
+from lockstep.solve.pypi import index_trouble
 from lockstep.spec import Spec, read_spec
 from tests.loopback import Loopback
 from tests.packages import conda, wheel
@@ -576,6 +577,19 @@ def test_an_index_that_is_down(channel: str, home: Home, read: Read) -> None:
     with pytest.raises(FetchError, match=r"127\.0\.0\.1:9") as failed:
         solve(read("python=3.11", pip=("six", f"-i {dead}"), channels=(channel,)), home=home, base=BASE)
     assert "secret" not in str(failed.value)
+
+
+def test_an_index_can_be_asked_how_it_is(
+    server: Loopback, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `doctor` asks: nothing where the index answers, a reason without the password where it doesn't."""
+    monkeypatch.setenv("PIP_INDEX_URL", server.index(wheel("pip", "99")))
+    assert index_trouble(read_servers(), home) is None
+    monkeypatch.setenv("PIP_INDEX_URL", "http://me:secret@127.0.0.1:9/simple")
+    trouble = index_trouble(read_servers(), home)
+    assert trouble
+    assert "127.0.0.1:9" in trouble
+    assert "secret" not in trouble
 
 
 def test_one_channel_of_two_is_down(channel: str, home: Home, read: Read) -> None:

@@ -198,7 +198,7 @@ def _explain(code: int, stderr: str, servers: Servers) -> LockstepError:
     shown = "\n".join(f"  {line}" for line in lines[:_LINES])
     if code == 1:
         left_out = list(map(hide, servers.pip.left_out))
-        hint = f" Not looked in, as no other machine has them: {', '.join(left_out)}." if left_out else ""
+        hint = f"\n  Not looked in, as no other machine has them: {', '.join(left_out)}." if left_out else ""
         return SolveError(
             f"No set of wheels satisfies the pip section:\n{shown}{hint}",
             "Relax or correct a version in the spec; what conda provides must agree with it.",
