@@ -68,32 +68,40 @@ def solve_pypi(
     return tuple(sorted(found, key=lambda package: package.name))
 
 
-def _run_uv(spec: Spec, python: str, servers: Servers, folder: Path, *more: str) -> str:
-    import uv
+def index_trouble(servers: Servers, home: Home) -> str | None:
+    """Return why the package index can't be used, None if it can: it is asked for pip's own page."""
+    with home.workspace("index") as folder:
+        (folder / "requirements.in").write_text("pip\n")
+        options = ("--no-deps", "--no-cache", "--only-binary", ":all:", "--python", sys.executable)
+        done = _compile(folder, {**_environment(servers), "UV_HTTP_RETRIES": "0"}, *options)
+    return None if done.returncode == 0 else _explain(2, done.stderr, servers).message
 
-    command = [
-        *(uv.find_uv_bin(), "pip", "compile", "requirements.in", "--constraints", "constraints.txt"),
+
+def _run_uv(spec: Spec, python: str, servers: Servers, folder: Path, *more: str) -> str:
+    options = [
+        *("--constraints", "constraints.txt", "--no-header"),
         *("--python", sys.executable, "--python-version", python, "--python-platform", uv_platform(spec)),
-        *("--only-binary", ":all:", "--index-strategy", "unsafe-best-match", "--no-header", "--quiet"),
-        *("--find-links", str(folder / "conda"), "--color", "never"),
+        *("--only-binary", ":all:", "--index-strategy", "unsafe-best-match"),
         *(("--exclude-newer", spec.exclude_newer) if spec.exclude_newer else ()),
         *(("--prerelease", "allow") if spec.pip_options.prerelease else ()),
-        *(option for url in _find_links(spec, servers) for option in ("--find-links", url)),
         *(option for host in servers.pip.trusted_hosts for option in ("--allow-insecure-host", host)),
         *(("--no-index",) if servers.pip.no_index else ()),
         *(more or ("--format", "pylock.toml", "--output-file", "pylock.toml")),
     ]
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=_environment(servers),
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
+    links = ",".join([str(folder / "conda"), *_find_links(spec, servers)])
+    done = _compile(folder, {**_environment(servers), "UV_FIND_LINKS": links}, *options)
     if done.returncode != 0:
         raise _explain(done.returncode, done.stderr, servers)
     return done.stdout
+
+
+def _compile(folder: Path, environment: Mapping[str, str], *options: str) -> subprocess.CompletedProcess[str]:
+    import uv
+
+    command = [uv.find_uv_bin(), "pip", "compile", "requirements.in", "--quiet", "--color", "never", *options]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
 
 
 def _environment(servers: Servers) -> dict[str, str]:
