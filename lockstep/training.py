@@ -129,10 +129,12 @@ def _run(
 ) -> ExitStatus:
     targets = {name: f"{INPUTS}/{name}" for name in inputs}
     user = (0, 0) if engine.info().rootless else caller  # a rootless engine's root is the person itself
+    # torch warns for each connection that a container without a network has no host name to look up
+    quiet = {"TORCH_CPP_LOG_LEVEL": "ERROR"} if job.world_size > 1 else {}
     container = ContainerRun(
         image=image_id,
         command=command_line(job, targets),
-        environment={"PYTHONUNBUFFERED": "1", **job.variables},
+        environment={"PYTHONUNBUFFERED": "1", **quiet, **job.variables},
         mounts=(
             Mount(folder / "source", SOURCE, read_only=True),
             Mount(folder / OUTPUTS, f"{SOURCE}/{OUTPUTS}"),

@@ -58,7 +58,7 @@ class Images:
         share = size // world
         whole = len(order) // size * size
         mine = order[:whole].view(-1, size)[:, rank * share : (rank + 1) * share].reshape(-1)
-        for chunk in mine.split(max(1, CHUNK // share) * share):
+        for chunk in mine.split(max(1, CHUNK // share) * share) if whole else ():
             pixels = normalise(self.pixels[chunk])
             yield from zip(pixels.split(share), self.labels[chunk].split(share), strict=True)
         if whole < len(order):
