@@ -135,30 +135,31 @@ def train_local(c, processes=0, locked=False, no_install=False, json=False):
 
     project = _project(c, no_install=no_install)
     record = pipeline.train_local(project, _after_dashes(), processes=processes or None, locked=locked)
-    report.print_json(record.as_json()) if json else report.print_run(record)
+    folder = (project.settings.runs / record.id).relative_to(ROOT)
+    report.print_json(record.as_json()) if json else report.print_run(record, folder)
     raise Exit(code=record.exit_code)
 
 
 @task(
     help=_help(
         "json",
-        source="a folder or .tar.gz of images in class folders: train/<class>/…, test/<class>/…",
+        from_="a folder or .tar.gz of images in class folders: train/<class>/…, test/<class>/…",
         name="what to call it under data/",
         digits="write scikit-learn's handwritten digits; needs only the package index",
     )
 )
 @in_words
-def data(c, source="", name="", digits=False, json=False):
+def data(c, from_="", name="", digits=False, json=False):
     """Get the images to train on: CIFAR-10, a folder of yours, or handwritten digits.
 
-    ./invoke data                              CIFAR-10, verified and resumable
-    ./invoke data --source photos.tar.gz       your own images
-    ./invoke data --digits                     1,797 handwritten digits, 1 MB
+    ./invoke data                            CIFAR-10, verified and resumable
+    ./invoke data --from photos.tar.gz       your own images
+    ./invoke data --digits                   1,797 handwritten digits, 1 MB
     """
     from lockstep import pipeline, report
 
-    found = pipeline.data(_project(c), source=source, name=name, digits=digits)
-    report.print_json(found.as_json()) if json else report.print_dataset(found)
+    found = pipeline.get_data(_project(c), source=from_, name=name, digits=digits)
+    report.print_json(found.as_json()) if json else print(f"{found} in {found.folder.relative_to(ROOT)}")
 
 
 @task(help=_help("json", compare="two runs, A,B: say per fact whether they are the same"))
@@ -169,11 +170,12 @@ def runs(c, compare="", json=False):
     ./invoke runs
     ./invoke runs --compare 20261123-101500-ab12,20261123-104200-cd34
     """
+    from lockstep import compare as comparison
     from lockstep import report, run
 
     folder = _project(c).settings.runs
     if compare:
-        report.print_comparison(run.compare_runs(*run.find_runs(folder, compare)), json=json)
+        report.print_comparison(comparison.compare_runs(*run.find_runs(folder, compare)), json=json)
     else:
         report.print_runs(run.list_runs(folder), json=json)
 
@@ -207,9 +209,10 @@ def doctor(c, json=False):
 @in_words
 def clean(c, everything=False, dry_run=False):
     """Remove what Lockstep can make again: layers and images that the last build doesn't use."""
-    from lockstep import pipeline, report
+    from lockstep import cleaning, report
 
-    report.print_cleaned(pipeline.clean(_project(c), everything=everything, dry_run=dry_run), dry_run=dry_run)
+    cleaned = cleaning.clean(_project(c), everything=everything, dry_run=dry_run)
+    report.print_cleaned(cleaned, dry_run=dry_run)
 
 
 @task(help={"quick": "leave out what takes over 20 s each"})

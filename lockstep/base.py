@@ -37,22 +37,30 @@ def choose_base(project: Project, reference: str, previous: Lock | None) -> Chos
         digest = resolve(reference, platform=project.settings.platform)
         return ChosenBase(LockedBase(reference, digest))
     except UnreachableError as error:
-        project.progress.say(f"{error.message} Making the base image from the Debian archive.")
+        project.progress.say(f"{error.message.rstrip('.')}: making the base image from the Debian archive.")
     made = bootstrap_base(project.home, project.progress, install=project.install)
     return ChosenBase(LockedBase(reference, made.digest, "bootstrap"), made.record)
 
 
 def base_image(project: Project, lock: Lock, store: Store) -> Image:
     """Return the lock's base with its blobs in the store, fetched or made again if they aren't there."""
+    known = store.read_json("bases", lock.base.digest)
+    image = store.image(known["image"]) if known else None
+    if image is None or not all(store.has(layer.digest) for layer in image.layers):
+        image = _get(project, lock, store)
+        store.save_image(image)
+        store.write_json("bases", lock.base.digest, {"image": image.id})
+    return image
+
+
+def _get(project: Project, lock: Lock, store: Store) -> Image:
     from lockstep.bootstrap import bootstrap_base
     from lockstep.layout import read_layout
     from lockstep.registry import pull_base
 
-    if known := store.image_of_manifest(lock.base.digest):
-        return known
+    home, progress = project.home, project.progress
     if lock.base.origin == "registry":
-        return pull_base(lock.base.reference, lock.base.digest, store, project.progress)
-    made = bootstrap_base(
-        project.home, project.progress, install=project.install, recorded=lock.bootstrap, digest=lock.base.digest
-    )
+        return pull_base(lock.base.reference, lock.base.digest, store, progress)
+    digest, record = lock.base.digest, lock.bootstrap
+    made = bootstrap_base(home, progress, install=project.install, recorded=record, digest=digest)
     return read_layout(made.layout, store)

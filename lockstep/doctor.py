@@ -101,9 +101,9 @@ def _bootstrapped(name: str, told: str, instead: str) -> Check:
 
 def _index(spec: Spec, project: Project) -> Check:
     from lockstep.servers import hide, read_servers
+    from lockstep.solve.pypi import index_trouble
 
     servers = read_servers(spec, project.settings.channel_mirrors)
-    url = servers.index_url
-    with servers.client() as client:
-        status = client.get(f"{url.rstrip('/')}/pip/", follow_redirects=True).status_code
-    return Check("package index", status < 400, f"{hide(url)} answers {status}")
+    trouble = index_trouble(servers, project.home)
+    found = hide(servers.pip.index_url or "the public index")
+    return Check("package index", trouble is None, trouble or f"{found} answers")

@@ -5,23 +5,27 @@ Each stage is a function from values to values; this module only says in which o
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lockstep.builds import remember
-from lockstep.errors import LockError, RegistryUnreachableError
+from lockstep.builds import Build, builds, remember
+from lockstep.errors import JobError, LockError
 from lockstep.image import Image, compose
-from lockstep.lock import Change, Lock, LockedBase, compare_locks, read_lock, write_lock
-from lockstep.locked import Bootstrap
+from lockstep.lock import Change, Lock, compare_locks, read_lock, write_lock
 from lockstep.project import Project
 from lockstep.spec import Spec, read_spec
 from lockstep.store import Store
 
 if TYPE_CHECKING:
-    from lockstep.engine import Engine
+    from lockstep.datasets import Dataset
+    from lockstep.engine import Delivery, EngineInfo
+    from lockstep.job import Job
+    from lockstep.run import RunRecord
 
 
 @dataclass(frozen=True)
@@ -39,10 +43,8 @@ class Built:
     image: Image
     lock: Lock
     changes: tuple[Change, ...]
-    layers_reused: int
+    delivery: Delivery
     depends_on_day: bool
-    engine_id: str
-    road: str
     stages: tuple[tuple[str, float], ...]
 
 
@@ -100,7 +102,7 @@ def _solve(project: Project, spec: Spec, old: Lock | None, upgrade: frozenset[st
     from lockstep.solve import solve
 
     everything = upgrade is not None and not upgrade
-    base = choose_base(spec.base, project, None if everything else old)
+    base = choose_base(project, spec.base, None if everything else old)
     return solve(
         spec,
         home=project.home,
@@ -117,7 +119,7 @@ def _solve(project: Project, spec: Spec, old: Lock | None, upgrade: frozenset[st
 
 def build(project: Project, *, locked: bool = False) -> Built:
     """Make the image and put it into the engine; what is there already isn't made again."""
-    from lockstep.assemble import assemble, needed
+    from lockstep.assemble import assemble, assembled
     from lockstep.base import base_image
     from lockstep.engine import connect
     from lockstep.fetch import fetch
@@ -128,10 +130,10 @@ def build(project: Project, *, locked: bool = False) -> Built:
         spec = spec_of(project)
         made = lock(project, locked=locked, spec=spec)
     with clock.stage("fetch"):
-        wanted = needed(made.lock, store)
+        wanted = () if assembled(made.lock, home) else made.lock.packages
         packages = fetch(wanted, home, progress, bootstrap=made.lock.bootstrap, install=install)
     with clock.stage("base"):
-        base = base_image(made.lock, project, store)
+        base = base_image(project, made.lock, store)
     with clock.stage("assemble"):
         layers = assemble(made.lock, packages, home, progress)
     with clock.stage("engine"), connect(install=install, progress=progress, home=home) as engine:
@@ -141,3 +143,70 @@ def build(project: Project, *, locked: bool = False) -> Built:
         delivery = engine.deliver(image, store, project.settings.reference, progress)
     remember(project.state, Build(image.id, project.settings.reference, made.lock.hash))
     return Built(image, made.lock, made.changes, delivery, system.depends_on_day, tuple(clock.stages))
+
+
+def job_of(project: Project, arguments: tuple[str, ...], processes: int | None = None) -> Job:
+    """Return the Job that the settings describe, with the data that is there or can be had."""
+    from lockstep.datasets import choose_dataset
+    from lockstep.job import make_job
+
+    settings = project.settings
+    folder = choose_dataset(settings.data, settings.job.data, project.home, project.progress)
+    data = folder.relative_to(settings.root) if folder.is_relative_to(settings.root) else folder
+    return make_job(settings.job, str(data), extra=arguments, processes=processes)
+
+
+def train_local(
+    project: Project, arguments: tuple[str, ...], *, processes: int | None = None, locked: bool = False
+) -> RunRecord:
+    """Build the image if need be and run the Job in it, here; the script's output goes to stdout."""
+    from lockstep.engine import connect
+    from lockstep.training import train_local as train
+
+    built = build(project, locked=locked)
+    job = job_of(project, arguments, processes)
+    with connect(install=project.install, progress=project.progress, home=project.home) as engine:
+        return train(
+            job,
+            image_id=built.delivery.image_id,
+            lock_hash=built.lock.hash,
+            engine=engine,
+            root=project.settings.root,
+            runs=project.settings.runs,
+            home=project.home,
+            on_line=_print_line,
+        )
+
+
+def _print_line(line: bytes) -> None:
+    sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.flush()
+
+
+def get_data(project: Project, *, source: str, name: str, digits: bool) -> Dataset:
+    """Make a dataset under data/: from a folder or archive of the user's, the digits, or CIFAR-10."""
+    from lockstep.datasets import import_images, make_cifar10, make_digits
+
+    folder, home, progress = project.settings.data, project.home, project.progress
+    if source:
+        return import_images(Path(source), folder, name, home, progress)
+    if digits:
+        return make_digits(folder, home, progress)
+    return make_cifar10(folder, home, progress)
+
+
+def last_images(project: Project) -> tuple[Image, Image | None]:
+    """Return the image of this checkout's last build, and that of the build before, if it is still known."""
+    store = Store(project.home)
+    known = [image for build in builds(project.state) if (image := store.image(build.image_id))]
+    if not known:
+        raise JobError("This checkout has built no image yet.", "Run `./invoke build`.")
+    return known[-1], known[-2] if len(known) > 1 else None
+
+
+def engine_info(project: Project) -> EngineInfo:
+    """Return what the engine says of itself; one is installed and started where that is possible."""
+    from lockstep.engine import connect
+
+    with connect(install=project.install, progress=project.progress, home=project.home) as engine:
+        return engine.info()

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lockstep.terminal import console, megabytes, table
 
 if TYPE_CHECKING:
+    from lockstep.cleaning import Cleaned
+    from lockstep.compare import Difference
+    from lockstep.doctor import Check
+    from lockstep.engine import EngineInfo
     from lockstep.image import Image
     from lockstep.lock import Change
     from lockstep.pipeline import Built, Locked
+    from lockstep.run import RunRecord
 
 _SHOWN_CHANGES = 40
 
@@ -49,6 +58,8 @@ def print_lock(made: Locked, path: str) -> None:
 
 def print_changes(changes: Sequence[Change]) -> None:
     """Print a lock's changes, a line each, and how many more there are when there are many."""
+    if all(change.before is None for change in changes):
+        return  # a first lock: everything is new, and says nothing
     for change in changes[:_SHOWN_CHANGES]:
         print(change)
     if len(changes) > _SHOWN_CHANGES:
@@ -138,3 +149,87 @@ def _named(packages: Sequence[str]) -> str:
     if len(packages) <= 8:
         return ", ".join(packages)
     return f"{', '.join(packages[:8])} and {len(packages) - 8} more"
+
+
+def print_run(record: RunRecord, folder: Path) -> None:
+    """Print how a run ended and what it left."""
+    print(f"run        {record.id}: {record.status}" + (f" ({record.reason})" if record.reason else ""))
+    print(f"image ID   {record.image_id}")
+    if weights := record.weights:
+        print(f"weights    {folder / 'outputs' / 'model.pt'}, sha256 {weights.sha256}")
+    if record.metrics:
+        print("metrics    " + ", ".join(f"{name} {value:.4g}" for name, value in sorted(record.metrics.items())))
+    print(f"record     {folder / 'run.json'}")
+
+
+def print_runs(records: Sequence[RunRecord], *, json: bool) -> None:
+    """Print the runs, newest first."""
+    if json:
+        print_json([record.as_json() for record in reversed(records)])
+        return
+    if not records:
+        print("No runs yet. `./invoke train-local` makes one.")
+        return
+    rows = (
+        (record.id, record.kind, record.status, _seconds(record), _short(record.image_id), " ".join(record.command))
+        for record in reversed(records)
+    )
+    print_table(("run", "where", "status", "s", "image", "command"), rows)
+
+
+def print_comparison(differences: Sequence[Difference], *, json: bool) -> None:
+    """Print what two runs have in common, fact by fact, and the conclusion."""
+    from lockstep.compare import are_the_same, conclusion
+
+    told = tuple(differences)
+    if json:
+        facts = [
+            {"fact": each.fact, "verdict": each.verdict, "first": each.first, "second": each.second} for each in told
+        ]
+        print_json({"same": are_the_same(told), "facts": facts})
+        return
+    rows = (
+        (each.fact, each.verdict, _short(each.first), "" if each.verdict == "same" else _short(each.second))
+        for each in told
+    )
+    print_table(("fact", "verdict", "first", "second"), rows)
+    print(conclusion(told))
+
+
+def print_engine(info: EngineInfo, *, json: bool) -> None:
+    """Print which engine is used."""
+    if json:
+        print_json(asdict(info))
+        return
+    for name, value in asdict(info).items():
+        shown = megabytes(value) if name == "data_free" and value is not None else value
+        print(f"{name.replace('_', ' '):15} {shown}")
+
+
+def print_checks(checks: Sequence[Check], *, json: bool) -> None:
+    """Print what the doctor found."""
+    if json:
+        print_json([asdict(check) for check in checks])
+        return
+    for check in checks:
+        print(f"{'ok ' if check.ok else 'NO '} {check.name:14} {check.found}")
+
+
+def print_cleaned(cleaned: Cleaned, *, dry_run: bool) -> None:
+    """Print what went, or would go."""
+    for name, size in cleaned.parts:
+        print(f"{'would free' if dry_run else 'freed'} {megabytes(size):>10}  {name}")
+
+
+def _seconds(record: RunRecord) -> str:
+    if not record.started or not record.ended:
+        return ""
+    began, ended = (datetime.fromisoformat(each.replace("Z", "+00:00")) for each in (record.started, record.ended))
+    return f"{(ended - began).total_seconds():.0f}"
+
+
+def _short(value: str | None) -> str:
+    """Return a value as a table shows it: hashes by their first twelve digits."""
+    if value is None:
+        return "(unknown)"
+    return re.sub(r"(?:sha256:)?\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", value)

@@ -99,7 +99,7 @@ def read_settings(root: Path, config: Mapping[str, Any]) -> Settings:
     `config` is Invoke's configuration as a dict; its own sections are passed over. Raises
     SettingsError that names each wrong key.
     """
-    own = {key: value for key, value in config.items() if key not in _INVOKES_OWN}
+    own = {key: _plain(value) for key, value in config.items() if key not in _INVOKES_OWN}
     try:
         return Settings(root=root, **own)
     except ValidationError as error:
@@ -108,6 +108,11 @@ def read_settings(root: Path, config: Mapping[str, Any]) -> Settings:
             "\n".join([f"{root / 'invoke.yaml'} has settings that don't fit:", *lines]),
             "Mend them; docs/settings.md lists every setting.",
         ) from error
+
+
+def _plain(value: Any) -> Any:
+    """Return a dict for Invoke's DataProxy, which quacks like one but isn't a Mapping."""
+    return {key: _plain(value[key]) for key in value} if hasattr(value, "keys") else value
 
 
 _INVOKES_OWN = frozenset(
