@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lockstep.azureml import Target, Workspace, connect, find_target, point_sdk_at
+from lockstep.embedded import start_embedded
 from lockstep.project import Project
-
-if TYPE_CHECKING:
-    from lockstep.workspace.daemon import Daemon
 
 _TOLD = "told-sdk-v1"
 _OUT_OF_SUPPORT = (
@@ -40,13 +36,6 @@ def open_workspace(project: Project, workspace: str = "", tenant: str = "") -> W
     _tell_once(project)
     tenant = tenant or project.settings.azure.tenant
     return connect(target, tenant=tenant, progress=project.progress)
-
-
-def start_embedded(project: Project) -> Daemon:
-    """Return the embedded workspace's server, started if need be."""
-    from lockstep.workspace.daemon import start
-
-    return start(project.state / "workspace")
 
 
 def _open_embedded(project: Project, *, asked_for: bool) -> Workspace:

@@ -1,0 +1,123 @@
+"""The embedded workspace of a checkout, with the pipeline behind it.
+
+`start_embedded` is the client's side. `main` is the server's: it serves lockstep/workspace/, builds the
+environments that come as conda specs, and finds images by digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lockstep.errors import LockstepError
+from lockstep.home import Home
+from lockstep.progress import Progress
+from lockstep.project import Project
+from lockstep.settings import Settings
+
+if TYPE_CHECKING:
+    from lockstep.workspace.daemon import Daemon
+
+_SETTINGS = "settings.json"
+MLFLOW_PYTHON = Path(".venv-workspace/bin/python")
+"""The Python, relative to the checkout, of the virtual environment that MLflow is installed in."""
+
+
+def start_embedded(project: Project) -> Daemon:
+    """Return the embedded workspace's server, started if need be; it works with this project's settings."""
+    from lockstep.workspace.daemon import start
+
+    folder = project.state / "workspace"
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{_SETTINGS}.{os.getpid()}"
+    told = {"home": str(project.home.path), "settings": project.settings.model_dump(mode="json")}
+    part.write_text(json.dumps(told))
+    part.replace(folder / _SETTINGS)
+    here = str(Path(__file__).parents[1])  # lockstep isn't installed, and the command may run anywhere
+    code = f"import sys; sys.path.insert(0, {here!r}); from lockstep.embedded import main; sys.exit(main())"
+    return start(folder, (sys.executable, "-c", code, str(folder)))
+
+
+def main() -> int:
+    """Serve the workspace of the folder that the command line names, until SIGTERM."""
+    from lockstep.workspace.server import Parts, find_engine, serve
+
+    folder = Path(sys.argv[1])
+    python = _project(folder, Progress()).settings.root / MLFLOW_PYTHON
+    parts = Parts(
+        find_engine,
+        build_environment=lambda definition, on_line: build_environment(folder, definition, on_line),
+        image_of=lambda reference: find_image(_project(folder, Progress()), reference),
+        mlflow_python=python if python.exists() else None,
+    )
+    try:
+        serve(folder, parts)
+    except LockstepError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def build_environment(folder: Path, definition: dict[str, Any], on_line: Callable[[str], None]) -> str:
+    """Build the image of an environment's conda section as `build` would; return the engine's ID of it.
+
+    The definition's base image is Azure's own and isn't used: the project's base and Dockerfile are. The
+    lock is kept under `environments/<hash>/`, so the same environment is the same image next time.
+    """
+    from lockstep import pipeline
+
+    conda = json.dumps((definition.get("python") or {}).get("condaDependencies") or {}, sort_keys=True)
+    key = hashlib.sha256(conda.encode()).hexdigest()[:16]
+    project = _project(folder, _Told(on_line))
+    root = folder / "environments" / key
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "environment.yml").write_text(conda)  # JSON is YAML
+    settings = project.settings.model_copy(
+        update={
+            "root": root,
+            "environment": Path("environment.yml"),
+            "dockerfile": project.settings.dockerfile_path,
+            "image": f"lockstep/workspace-{key}",
+        }
+    )
+    with project.home.exclusive(f"environment-{key}"):
+        built = pipeline.build(Project(settings, project.home, project.progress, install=False))
+    on_line(f"Image {built.image.id} of lock {built.lock.hash}.")
+    return built.delivery.image_id
+
+
+def find_image(project: Project, reference: str) -> str | None:
+    """Return the engine's ID of an image that a registered environment names; one by digest is pulled."""
+    from lockstep.engine import connect
+    from lockstep.registry import pull_base
+    from lockstep.store import Store
+
+    with connect(install=False, home=project.home) as engine:
+        found = engine.image_id(reference)
+        repository, at, digest = reference.partition("@")
+        if found or not at or not repository:
+            return found
+        store = Store(project.home)
+        image = pull_base(repository, digest, store, project.progress)
+        return engine.deliver(image, store, f"{repository.rpartition('/')[2]}:{digest[7:23]}").image_id
+
+
+def _project(folder: Path, progress: Progress) -> Project:
+    """Return the project as its last command saw it."""
+    told = json.loads((folder / _SETTINGS).read_text())
+    return Project(Settings(**told["settings"]), Home(Path(told["home"])), progress, install=False)
+
+
+class _Told(Progress):
+    """A progress that tells its lines to a log."""
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self._on_line = on_line
+
+    def say(self, text: str) -> None:
+        self._on_line(text)
