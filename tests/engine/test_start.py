@@ -42,7 +42,8 @@ class Own:
         self.program = folder / "bin" / "dockerd"
         self.program.parent.mkdir()
         self.program.write_text(
-            f"#!/bin/sh\necho start >> {self.starts}\nexec {DOCKERD} --data-root {folder}/data "
+            # a network of its own: a second dockerd without a bridge removes the machine's docker0
+            f"#!/bin/sh\necho start >> {self.starts}\nexec unshare --net {DOCKERD} --data-root {folder}/data "
             f"--exec-root {folder}/exec --pidfile {self.pidfile} -H unix://{self.socket} "
             "--iptables=false --ip6tables=false --bridge=none --storage-driver=vfs\n"
         )
