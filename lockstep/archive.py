@@ -36,7 +36,11 @@ async def read_index(label: str, name: str, path: Path) -> bytes:
                 is_link[there] = entry.is_symlink
                 _check_above(label, there, is_link)
                 if entry.is_hardlink:
-                    check_path(label, entry.link_target or "")
+                    target = (entry.link_target or "").removeprefix("./")
+                    if target not in is_link:
+                        raise PackageError(
+                            f"{label} holds a link out of it: {there!r} -> {target!r}.", REMEDY
+                        )
                 elif entry.is_symlink:
                     check_link(label, there, entry.link_target or "")
                 elif not entry.is_file and not folder:

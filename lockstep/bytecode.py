@@ -132,10 +132,13 @@ class _Server:
                 cwd="/",  # the first place where modules are looked for
                 start_new_session=True,  # Ctrl-C is for the build, which ends this one itself
             )
-            tag = self._read(_TELL.unpack(self._read(_TELL.size))[0]).decode()
         except OSError as error:
             raise _no_start(interpreter) from error
-        self._tag = tag
+        try:
+            self._tag = self._read(_TELL.unpack(self._read(_TELL.size))[0]).decode()
+        except OSError as error:
+            self.kill()
+            raise _no_start(interpreter) from error
 
     def cached(self, path: str) -> str:
         """Return where the bytecode of a source goes (PEP 3147)."""

@@ -141,7 +141,7 @@ async def _install(label: str, records: list[Any], folder: Path) -> None:
 def _item(label: str, prefix: Path, name: str, told: Mapping[str, Any]) -> Item:
     check_path(label, name)
     path = prefix / name
-    if not os.path.realpath(path).startswith(f"{os.path.realpath(prefix)}/"):
+    if not f"{os.path.realpath(path)}/".startswith(f"{os.path.realpath(prefix)}/"):
         raise PackageError(f"{label} holds a link out of the environment: {name!r}.", REMEDY)
     if path.is_symlink():
         return Item(name, link=os.readlink(path))

@@ -5,19 +5,23 @@ from __future__ import annotations
 import base64
 import bz2
 import csv
+import functools
 import hashlib
 import io
 import json
+import re
 import stat
 import sys
 import tarfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lockstep.home import Home
+from lockstep.layer import PREFIX, Layer
 from lockstep.lock import Lock, LockedBase, LockedPackage
+from lockstep.store import Store
 
 PLACEHOLDER = "/placeholder_" + "placehold_" * 24
 """What stands for the prefix in conda packages that hold it, as conda-build writes it."""
@@ -238,26 +242,49 @@ PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 """The minor version of the Python that `python_package` carries."""
 
 
-def python_package(version: str | None = None) -> Made:
-    """Make a conda package of the Python that runs the tests: program and standard library, no packages."""
-    version = version or ".".join(map(str, sys.version_info[:3]))
-    base = Path(sys.base_prefix)
-    files: dict[str, Content] = {}
+_NEEDED = frozenset(
+    re.findall(
+        r"\w+",
+        "__future__ _collections_abc _compat_pickle _compression _sitebuiltins _weakrefset abc ast base64 "
+        "bisect bz2 calendar codecs collections configparser contextlib copy copyreg csv datetime dis email "
+        "encodings enum fnmatch functools genericpath hashlib heapq importlib inspect io ipaddress json "
+        "keyword linecache locale lzma marshal ntpath numbers opcode operator os pathlib pickle posixpath "
+        "py_compile quopri random re reprlib runpy selectors shutil site socket sre_compile sre_constants "
+        "sre_parse stat string struct sysconfig tempfile textwrap threading token tokenize traceback types "
+        "typing urllib uu warnings weakref zipfile zipimport ",
+    )
+)
+_LARGE = {"test", "tests", "idlelib", "tkinter", "lib2to3", "ensurepip", "turtledemo", "pydoc_data"}
+_ELSEWHERE = {"site-packages", "dist-packages", "__pycache__"}
+
+
+@functools.cache
+def python_package(*, whole: bool = False) -> Made:
+    """Make a conda package of the Python that runs the tests: the program and a standard library.
+
+    The small one starts, imports and reads metadata; the `whole` one runs pip.
+    """
+    base, folder = Path(sys.base_prefix), f"lib/python{PYTHON}"
     program = (base / "bin" / f"python{PYTHON}").resolve()
-    files[f"bin/python{PYTHON}"] = File(program.read_bytes(), executable=True)
+    files: dict[str, Content] = {f"bin/python{PYTHON}": File(program.read_bytes(), executable=True)}
     files["bin/python3"] = files["bin/python"] = File(link=f"python{PYTHON}")
-    for library in base.glob(f"lib/libpython{PYTHON}.so*"):
+    for library in sorted(base.glob(f"lib/libpython{PYTHON}.so*")):
         files[f"lib/{library.name}"] = File(library.read_bytes(), executable=True)
-    unwanted = {"test", "tests", "idlelib", "tkinter", "lib2to3", "ensurepip", "turtledemo", "__pycache__"}
-    unwanted |= {"site-packages", "dist-packages", "pydoc_data", "distutils", "unittest", "asyncio"}
-    root = base / "lib" / f"python{PYTHON}"
-    for path in sorted(root.rglob("*")):
-        relative = path.relative_to(root)
-        if (
-            path.is_file()
-            and not unwanted & set(relative.parts)
-            and not relative.parts[0].startswith("config-")
-        ):
-            files[f"lib/python{PYTHON}/{relative}"] = path.read_bytes()
-    files[f"lib/python{PYTHON}/site-packages/README.txt"] = "for packages\n"
+    for path in sorted((base / folder).iterdir()):
+        wanted = path.name.partition(".")[0] in _NEEDED or path.name == "lib-dynload" or whole
+        if not wanted or path.name in _LARGE | _ELSEWHERE or path.name.startswith("config-"):
+            continue
+        for file in [path] if path.is_file() else sorted(path.rglob("*")):
+            if file.is_file() and not (_LARGE | _ELSEWHERE) & set(file.relative_to(base / folder).parts):
+                files[f"{folder}/{file.relative_to(base / folder)}"] = file.read_bytes()
+    files[f"{folder}/site-packages/README.txt"] = "for packages\n"
+    version = ".".join(map(str, sys.version_info[:3]))
     return conda("python", version, files, suffix=".conda")
+
+
+def unpack(layers: Iterable[Layer], store: Store, folder: Path) -> Path:
+    """Unpack layers as an engine would, in order, and return the environment's folder."""
+    for layer in layers:
+        with tarfile.open(store.blob(layer.diff_id)) as archive:
+            archive.extractall(folder, filter="tar")
+    return folder / PREFIX.lstrip("/")

@@ -1,0 +1,224 @@
+"""Conda packages: what linking makes of them for the final prefix, what conda-meta says, what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from rattler import PrefixRecord
+
+from lockstep.errors import PackageError
+from lockstep.package import Item, Python
+from lockstep.prefix import link_package, python_of
+from tests.packages import PLACEHOLDER, Content, File, Made, conda
+
+PYTHON = Python("3.11", "0" * 64)
+SITE = "lib/python3.11/site-packages"
+Found = dict[str, tuple[Item, bytes]]
+
+
+def linked(made: Made, folder: Path, python: Python | None = PYTHON, compiled: Sequence[Item] = ()) -> Found:
+    """Return what a conda package puts into the environment, by path, with the content."""
+    path = folder / made.locked.sha256
+    path.write_bytes(made.data)
+    work = folder / f"work-{made.locked.name}"
+    work.mkdir()
+    unpacked = link_package(made.locked, path, python, work)
+    return {x.path: (x, x.read()) for x in [*unpacked.items, unpacked.seal(compiled)]}
+
+
+def meta(found: Found, name: str = "p-1.0-0") -> dict[str, object]:
+    """Return a package's conda-meta record."""
+    record: dict[str, object] = json.loads(found[f"conda-meta/{name}.json"][1])
+    return record
+
+
+@pytest.mark.parametrize("suffix", [".conda", ".tar.bz2"])
+def test_the_final_prefix_is_written_into_files(suffix: str, tmp_path: Path) -> None:
+    """Text gets the image's prefix; a binary keeps its length, as conda's own replacement does."""
+    binary = b"\x7fELF\0" + PLACEHOLDER.encode() + b"/lib\0\0more"
+    files: dict[str, Content] = {
+        "bin/sh": File(f"#!{PLACEHOLDER}/bin/python\n".encode(), executable=True),
+        "etc/conf": f"root={PLACEHOLDER}\nlog={PLACEHOLDER}/var\n",
+        "lib/lib.so": binary,
+    }
+    found = linked(conda("p", files=files, suffix=suffix), tmp_path)
+    assert found["bin/sh"][1] == b"#!/opt/env/bin/python\n"
+    assert found["etc/conf"][1] == b"root=/opt/env\nlog=/opt/env/var\n"
+    assert found["lib/lib.so"][1].startswith(b"\x7fELF\0/opt/env/lib\0")
+    assert len(found["lib/lib.so"][1]) == len(binary)
+    assert found["lib/lib.so"][1].endswith(b"\0more")
+    assert [found[x][0].executable for x in ("bin/sh", "etc/conf")] == [True, False]
+
+
+def test_sizes_and_hashes_fit_the_content(tmp_path: Path) -> None:
+    """What items and conda-meta say of a file is what it holds after linking."""
+    files: dict[str, Content] = {"etc/conf": PLACEHOLDER, "share/text": "same"}
+    found = linked(conda("p", files=files), tmp_path)
+    for item, data in found.values():
+        assert (item.size, item.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    paths = {x["_path"]: x for x in meta(found)["paths_data"]["paths"]}  # type: ignore[index]
+    assert paths["etc/conf"]["sha256_in_prefix"] == hashlib.sha256(b"/opt/env").hexdigest()
+    assert paths["share/text"]["sha256"] == hashlib.sha256(b"same").hexdigest()
+
+
+def test_links_are_kept(tmp_path: Path) -> None:
+    """Symlinks stay symlinks with their own target; hard links become files with the same content."""
+    files: dict[str, Content] = {
+        "lib/real.so.1": "code",
+        "lib/real.so": File(link="real.so.1"),
+        "lib64": File(link="lib"),
+        "lib/hard": File(hardlink="lib/real.so.1"),
+        "share/dangling": File(link="../nothing/there"),
+    }
+    found = linked(conda("p", files=files), tmp_path)
+    assert {x: found[x][0].link for x in found if found[x][0].link} == {
+        "lib/real.so": "real.so.1",
+        "lib64": "lib",
+        "share/dangling": "../nothing/there",
+    }
+    assert found["lib/hard"][1] == b"code"
+
+
+def test_noarch_python_goes_where_the_python_is(tmp_path: Path) -> None:
+    """site-packages, scripts and entry points of a noarch package land as conda lays them out."""
+    files: dict[str, Content] = {
+        "site-packages/p/__init__.py": "",
+        "site-packages/p-1.0.dist-info/METADATA": "Name: p\nVersion: 1.0\n",
+        "python-scripts/tool": File(f"#!{PLACEHOLDER}/bin/python\n".encode(), executable=True),
+    }
+    made = conda("p", files=files, noarch=True, entry_points=["run = p.cli:main"], depends=["python"])
+    found = linked(made, tmp_path)
+    assert sorted(found) == sorted(
+        [
+            "bin/run",
+            "bin/tool",
+            "conda-meta/p-1.0-0.json",
+            f"{SITE}/p-1.0.dist-info/METADATA",
+            f"{SITE}/p/__init__.py",
+        ]
+    )
+    assert found["bin/run"][1].startswith(b"#!/opt/env/bin/python3.11\n")
+    assert found["bin/run"][0].executable
+    assert meta(found)["noarch"] == "python"
+
+
+def test_conda_meta_tells_the_lock_and_not_this_machine(tmp_path: Path) -> None:
+    """The record has the lock's URL and channel, everything conda lists, and no path of this machine."""
+    made = conda("p", files={"a": "1"}, depends=["libc >=2"])
+    found = linked(made, tmp_path)
+    record = meta(found)
+    assert record["url"] == made.locked.url
+    assert record["channel"] == "https://channel.test/main"
+    assert record["fn"] == "p-1.0-0.tar.bz2"
+    assert record["sha256"] == made.locked.sha256
+    assert (record["name"], record["version"], record["build"]) == ("p", "1.0", "0")
+    assert record["depends"] == ["libc >=2"]
+    text = found["conda-meta/p-1.0-0.json"][1].decode()
+    assert str(tmp_path) not in text
+    assert "file:" not in text
+
+
+def test_rattler_reads_the_record(tmp_path: Path) -> None:
+    """The judge: rattler's own parser takes conda-meta for what it is, also of a bootstrap package."""
+    made = conda("p", files={"a": "1"})
+    found = linked(made, tmp_path, compiled=(Item("lib/x.pyc", 1),))
+    path = tmp_path / "p-1.0-0.json"
+    path.write_bytes(found["conda-meta/p-1.0-0.json"][1])
+    record = PrefixRecord.from_path(path)
+    assert (record.name.normalized, str(record.version), record.url) == ("p", "1.0", made.locked.url)
+    assert [str(x) for x in record.files] == ["a", "lib/x.pyc"]
+    assert record.extracted_package_dir is None
+
+
+def test_bytecode_that_can_be_made_is_left_out(tmp_path: Path) -> None:
+    """A .pyc beside its source is compiled anew; one without a source is all there is, and stays."""
+    files: dict[str, Content] = {
+        f"{SITE}/m.py": "x = 1\n",
+        f"{SITE}/__pycache__/m.cpython-311.pyc": b"old",
+        f"{SITE}/__pycache__/m.cpython-311.opt-1.pyc": b"old",
+        f"{SITE}/__pycache__/only.cpython-311.pyc": b"only",
+        f"{SITE}/legacy.pyc": b"legacy",
+    }
+    new = Item(f"{SITE}/__pycache__/m.cpython-311.pyc", 3)
+    found = linked(conda("p", files=files), tmp_path, compiled=(new,))
+    kept = {x for x in found if not x.startswith("conda-meta")}
+    assert kept == {f"{SITE}/m.py", f"{SITE}/legacy.pyc", f"{SITE}/__pycache__/only.cpython-311.pyc"}
+    paths = {x["_path"]: x["path_type"] for x in meta(found)["paths_data"]["paths"]}  # type: ignore[index]
+    assert paths[new.path] == "pyc_file"
+    assert set(paths) == kept | {new.path}
+
+
+def test_python_brings_an_empty_history(tmp_path: Path) -> None:
+    """`conda list -p` wants conda-meta/history; an empty one dates nothing."""
+    made = conda("python", "3.11.4", {"bin/python": "x"})
+    assert linked(made, tmp_path)["conda-meta/history"][1] == b""
+    assert python_of([made.locked]) == Python("3.11", made.locked.sha256)
+
+
+@pytest.mark.parametrize("kind", ["post-link", "pre-link"])
+def test_packages_that_need_a_script_are_named(kind: str, tmp_path: Path) -> None:
+    """A link script would be skipped in silence by the linker: it is named and refused."""
+    with pytest.raises(PackageError, match=rf"p-1.0-0.tar.bz2 needs its {kind} script"):
+        linked(conda("p", files={f"bin/.p-{kind}.sh": "rm -rf /"}), tmp_path)
+
+
+def test_noarch_python_without_python_is_refused(tmp_path: Path) -> None:
+    """A lock without Python can't hold a noarch Python package."""
+    made = conda("p", files={"site-packages/p.py": ""}, noarch=True)
+    with pytest.raises(PackageError):
+        linked(made, tmp_path, python=None)
+
+
+@pytest.mark.parametrize(
+    ("path", "file"),
+    [
+        ("../out", File(b"x")),
+        ("/etc/cron.d/out", File(b"x")),
+        ("lib/../../out", File(b"x")),
+        ("lib/passwd", File(link="/etc/passwd")),
+        ("lib/up", File(link="../../etc")),
+        ("lib/hard", File(hardlink="/etc/passwd")),
+        ("lib/hard", File(hardlink="../../etc/passwd")),
+        ("dev/null", File(kind=tarfile.CHRTYPE)),
+        ("dev/disk", File(kind=tarfile.BLKTYPE)),
+        ("pipe", File(kind=tarfile.FIFOTYPE)),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".conda", ".tar.bz2"])
+def test_what_escapes_is_refused(path: str, file: File, suffix: str, tmp_path: Path) -> None:
+    """Names, links and devices that don't belong are errors that name the package and the entry."""
+    file = File(file.data, link=file.link, hardlink=file.hardlink, kind=file.kind, unlisted=True)
+    (tmp_path / "work").mkdir()
+    with pytest.raises(PackageError) as caught:
+        linked(conda("p", files={"lib/good": "x", path: file}, suffix=suffix), tmp_path / "work")
+    assert "p-1.0-0" in str(caught.value)
+    assert path in str(caught.value)
+    assert [x.name for x in tmp_path.iterdir()] == ["work"]
+
+
+def test_writing_through_a_link_is_refused(tmp_path: Path) -> None:
+    """A folder that is a link first, and then holds files, is the classic way out."""
+    files: dict[str, Content] = {"d": File(link="lib"), "d/x": "1"}
+    with pytest.raises(PackageError, match=r"'d/x' below 'd'"):
+        linked(conda("p", files=files), tmp_path)
+
+
+def test_a_chain_of_links_that_leaves_is_refused(tmp_path: Path) -> None:
+    """Two links that are harmless one by one, and together lead out of the prefix."""
+    files: dict[str, Content] = {"a/b/c": File(link="../.."), "d": File(link="a/b/c/.."), "a/x": "1"}
+    with pytest.raises(PackageError, match=r"link out of the environment: 'd'"):
+        linked(conda("p", files=files), tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".conda", ".tar.bz2"])
+@pytest.mark.parametrize("cut", [1, 200])
+def test_a_truncated_package_is_said_in_words(suffix: str, cut: int, tmp_path: Path) -> None:
+    """A package that ends early is a PackageError that names it."""
+    made = conda("p", files={"a": "x" * 1000}, suffix=suffix)
+    with pytest.raises(PackageError, match=r"p-1\.0-0"):
+        linked(Made(made.locked, made.data[:-cut]), tmp_path)
