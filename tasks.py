@@ -9,7 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from invoke import Collection, Context, Exit, task
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.tasks import task
 
 if TYPE_CHECKING:
     from lockstep.project import Project
@@ -42,7 +45,9 @@ def in_words(body: Callable[..., Any]) -> Callable[..., Any]:
         except LockstepError as error:
             raise Exit(str(error), code=error.exit_code) from error
         except KeyboardInterrupt as error:
-            raise Exit("Interrupted. What was finished is kept; the same command goes on from there.", 130) from error
+            raise Exit(
+                "Interrupted. What was finished is kept; the same command goes on from there.", 130
+            ) from error
         except BrokenPipeError:  # `./invoke image | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise Exit(code=141) from None
@@ -53,8 +58,8 @@ def in_words(body: Callable[..., Any]) -> Callable[..., Any]:
 def _project(c: Context, *, no_install: bool = False) -> Project:
     from lockstep.project import open_project
 
-    config = {key: c.config[key] for key in c.config}
-    return open_project(ROOT, config, install=not (no_install or os.environ.get("LOCKSTEP_NO_INSTALL")))
+    install = not (no_install or os.environ.get("LOCKSTEP_NO_INSTALL"))
+    return open_project(ROOT, dict(c.config.items()), install=install)
 
 
 def _after_dashes() -> tuple[str, ...]:
@@ -64,7 +69,13 @@ def _after_dashes() -> tuple[str, ...]:
 
 @task(help=_help("upgrade", "locked", "no-install", "json"), optional=["upgrade"])
 @in_words
-def lock(c, upgrade=None, locked=False, no_install=False, json=False):
+def lock(
+    c: Context,
+    upgrade: str | bool | None = None,
+    locked: bool = False,
+    no_install: bool = False,
+    json: bool = False,
+) -> None:
     """Solve the conda file into a lock: exactly which bytes, by sha256.
 
     ./invoke lock                      make it if it is missing or stale, print what changed
@@ -83,7 +94,7 @@ def lock(c, upgrade=None, locked=False, no_install=False, json=False):
 
 @task(help=_help("locked", "no-install", "json"))
 @in_words
-def build(c, locked=False, no_install=False, json=False):
+def build(c: Context, locked: bool = False, no_install: bool = False, json: bool = False) -> None:
     """Make the image from the conda file and put it into the container engine.
 
     ./invoke build             lock if need be, fetch, assemble, deliver; what is there isn't made again
@@ -93,12 +104,14 @@ def build(c, locked=False, no_install=False, json=False):
 
     project = _project(c, no_install=no_install)
     built = pipeline.build(project, locked=locked)
-    report.print_json(report.build_as_json(built)) if json else report.print_build(built, project.settings.reference)
+    report.print_json(report.build_as_json(built)) if json else report.print_build(
+        built, project.settings.reference
+    )
 
 
 @task(help=_help("json"))
 @in_words
-def image(c, json=False):
+def image(c: Context, json: bool = False) -> None:
     """Show what is in the image: layers, sizes, packages, and what changed since the build before."""
     from lockstep import pipeline, report
 
@@ -108,7 +121,7 @@ def image(c, json=False):
 
 @task(help=_help("no-install"))
 @in_words
-def shell(c, no_install=False):
+def shell(c: Context, no_install: bool = False) -> None:
     """Open a prompt in the image, with src/ and data/ as a run sees them.
 
     ./invoke shell                       bash
@@ -124,7 +137,9 @@ def shell(c, no_install=False):
     help=_help("locked", "no-install", "json", processes="processes on this machine, through torchrun"),
 )
 @in_words
-def train_local(c, processes=0, locked=False, no_install=False, json=False):
+def train_local(
+    c: Context, processes: int = 0, locked: bool = False, no_install: bool = False, json: bool = False
+) -> None:
     """Build the image if need be and run the training in it, here.
 
     ./invoke train-local
@@ -149,7 +164,7 @@ def train_local(c, processes=0, locked=False, no_install=False, json=False):
     )
 )
 @in_words
-def data(c, from_="", name="", digits=False, json=False):
+def data(c: Context, from_: str = "", name: str = "", digits: bool = False, json: bool = False) -> None:
     """Get the images to train on: CIFAR-10, a folder of yours, or handwritten digits.
 
     ./invoke data                            CIFAR-10, verified and resumable
@@ -164,7 +179,7 @@ def data(c, from_="", name="", digits=False, json=False):
 
 @task(help=_help("json", compare="two runs, A,B: say per fact whether they are the same"))
 @in_words
-def runs(c, compare="", json=False):
+def runs(c: Context, compare: str = "", json: bool = False) -> None:
     """List the runs of this checkout, newest first, or compare two of them.
 
     ./invoke runs
@@ -182,7 +197,7 @@ def runs(c, compare="", json=False):
 
 @task(help=_help("no-install", "json"))
 @in_words
-def engine(c, no_install=False, json=False):
+def engine(c: Context, no_install: bool = False, json: bool = False) -> None:
     """Find the container engine; install and start one where that is possible."""
     from lockstep import pipeline, report
 
@@ -191,7 +206,7 @@ def engine(c, no_install=False, json=False):
 
 @task(help=_help("json"))
 @in_words
-def doctor(c, json=False):
+def doctor(c: Context, json: bool = False) -> None:
     """Say what is reachable and what will be used: engine, registry, channels, index, disk, GPU."""
     from lockstep import doctor, report
 
@@ -207,7 +222,7 @@ def doctor(c, json=False):
     }
 )
 @in_words
-def clean(c, everything=False, dry_run=False):
+def clean(c: Context, everything: bool = False, dry_run: bool = False) -> None:
     """Remove what Lockstep can make again: layers and images that the last build doesn't use."""
     from lockstep import cleaning, report
 
@@ -216,7 +231,7 @@ def clean(c, everything=False, dry_run=False):
 
 
 @task(help={"quick": "leave out what takes over 20 s each"})
-def test(c, quick=False):
+def test(c: Context, quick: bool = False) -> None:  # noqa: PT028 - a task, not a test
     """Set up what the tests need and run them: real engine, real channel, real packages.
 
     ./invoke test
@@ -229,7 +244,7 @@ def test(c, quick=False):
 
 
 @task
-def check(c):
+def check(c: Context) -> None:
     """Run the one gate: ruff, mypy --strict, the direction of imports, the tests."""
     from lockstep import development
 

@@ -38,7 +38,11 @@ def examine(project: Project) -> tuple[Check, ...]:
         spec = spec_of(project)
     except LockstepError as error:
         return (*checks, Check("spec", False, str(error)))
-    checks.append(Check("spec", True, f"{project.settings.environment}, {len(spec.conda)} conda and {len(spec.pip)} pip"))
+    checks.append(
+        Check(
+            "spec", True, f"{project.settings.environment}, {len(spec.conda)} conda and {len(spec.pip)} pip"
+        )
+    )
     checks.append(_in_words("registry", lambda: _registry(project)))
     checks.append(_in_words("channels", lambda: _channels(spec, project)))
     checks.append(_in_words("package index", lambda: _index(spec, project)))
@@ -62,13 +66,17 @@ def _engine() -> Check:
         info = engine.info()
     gpus = "GPUs" if info.gpus else "no GPU, so training runs on the CPU"
     free = f", {megabytes(info.data_free)} free" if info.data_free is not None else ""
-    return Check("engine", True, f"{info.kind} {info.version} at {info.address}, {info.storage_driver}{free}; {gpus}")
+    return Check(
+        "engine", True, f"{info.kind} {info.version} at {info.address}, {info.storage_driver}{free}; {gpus}"
+    )
 
 
 def _disk(home: Path) -> Check:
     there = next(folder for folder in (home, *home.parents) if folder.exists())
     free = shutil.disk_usage(there).free
-    return Check("disk", free > _ROOM_NEEDED, f"{megabytes(free)} free for {home}; the default image takes about 15 GB")
+    return Check(
+        "disk", free > _ROOM_NEEDED, f"{megabytes(free)} free for {home}; the default image takes about 15 GB"
+    )
 
 
 def _registry(project: Project) -> Check:
@@ -90,12 +98,18 @@ def _channels(spec: Spec, project: Project) -> Check:
     silent = [channel for channel in channels if first_answering(channel, servers) is None]
     if not silent:
         return Check("channels", True, ", ".join(channel.public for channel in channels))
-    return _bootstrapped("channels", f"No server answers for {unreachable(silent)}.", "Python is taken from the Debian archive")
+    return _bootstrapped(
+        "channels", f"No server answers for {unreachable(silent)}.", "Python is taken from the Debian archive"
+    )
 
 
 def _bootstrapped(name: str, told: str, instead: str) -> Check:
     from_debian = shutil.which("apt-get") is not None
-    remedy = instead if from_debian else f"{platform.system()} has no apt, so nothing can stand in; see docs/bootstrap.md"
+    remedy = (
+        instead
+        if from_debian
+        else f"{platform.system()} has no apt, so nothing can stand in; see docs/bootstrap.md"
+    )
     return Check(name, from_debian, f"{told} {remedy[0].upper()}{remedy[1:]}.")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from lockstep.builds import Build, builds, remember
 from lockstep.errors import JobError, LockError
 from lockstep.image import Image, compose
 from lockstep.lock import Change, Lock, compare_locks, read_lock, write_lock
+from lockstep.locked import LockedPackage
 from lockstep.project import Project
 from lockstep.spec import Spec, read_spec
 from lockstep.store import Store
@@ -72,7 +73,6 @@ def spec_of(project: Project) -> Spec:
     )
 
 
-
 def lock(
     project: Project, *, locked: bool = False, upgrade: frozenset[str] | None = None, spec: Spec | None = None
 ) -> Locked:
@@ -122,7 +122,6 @@ def build(project: Project, *, locked: bool = False) -> Built:
     from lockstep.assemble import assemble, assembled
     from lockstep.base import base_image
     from lockstep.engine import connect
-    from lockstep.fetch import fetch
 
     clock, store = _Clock(), Store(project.home)
     home, progress, install = project.home, project.progress, project.install
@@ -131,7 +130,7 @@ def build(project: Project, *, locked: bool = False) -> Built:
         made = lock(project, locked=locked, spec=spec)
     with clock.stage("fetch"):
         wanted = () if assembled(made.lock, home) else made.lock.packages
-        packages = fetch(wanted, home, progress, bootstrap=made.lock.bootstrap, install=install)
+        packages = _fetch(project, spec, made.lock, wanted)
     with clock.stage("base"):
         base = base_image(project, made.lock, store)
     with clock.stage("assemble"):
@@ -143,6 +142,20 @@ def build(project: Project, *, locked: bool = False) -> Built:
         delivery = engine.deliver(image, store, project.settings.reference, progress)
     remember(project.state, Build(image.id, project.settings.reference, made.lock.hash))
     return Built(image, made.lock, made.changes, delivery, system.depends_on_day, tuple(clock.stages))
+
+
+def _fetch(project: Project, spec: Spec, made: Lock, wanted: Sequence[LockedPackage]) -> dict[str, Path]:
+    from lockstep.fetch import fetch
+    from lockstep.servers import read_servers
+
+    return fetch(
+        wanted,
+        project.home,
+        project.progress,
+        servers=read_servers(spec, project.settings.channel_mirrors),
+        bootstrap=made.bootstrap,
+        install=project.install,
+    )
 
 
 def job_of(project: Project, arguments: tuple[str, ...], processes: int | None = None) -> Job:
@@ -189,7 +202,7 @@ def get_data(project: Project, *, source: str, name: str, digits: bool) -> Datas
 
     folder, home, progress = project.settings.data, project.home, project.progress
     if source:
-        return import_images(Path(source), folder, name, home, progress)
+        return import_images(Path(source), folder, home, progress, name=name or None)
     if digits:
         return make_digits(folder, home, progress)
     return make_cifar10(folder, home, progress)
@@ -202,6 +215,20 @@ def last_images(project: Project) -> tuple[Image, Image | None]:
     if not known:
         raise JobError("This checkout has built no image yet.", "Run `./invoke build`.")
     return known[-1], known[-2] if len(known) > 1 else None
+
+
+def shell(project: Project, command: tuple[str, ...]) -> int:
+    """Give a prompt in the image, or run one command in it; return the exit code.
+
+    src/ and data/ are there as a run sees them, but for src/ being writable.
+    """
+    from lockstep.engine import connect
+    from lockstep.training import shell_container
+
+    built = build(project)
+    with connect(install=project.install, progress=project.progress, home=project.home) as engine:
+        source, data = project.settings.root / project.settings.job.source, project.settings.data
+        return engine.shell(shell_container(built.delivery.image_id, source, data, command or ("bash",)))
 
 
 def engine_info(project: Project) -> EngineInfo:

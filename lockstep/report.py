@@ -86,12 +86,16 @@ def print_build(built: Built, reference: str) -> None:
     """Print the closing summary of a build: ID, size, what was reused, where the time went."""
     print_changes(built.changes)
     if built.depends_on_day:
-        print("The Dockerfile adds to the base image: this image depends on the day it was built, not on the lock alone.")
+        print(
+            "The Dockerfile adds to the base image: this image depends on the day it was built, not on the lock alone."
+        )
     new, image = built.delivery.layers_new, built.image
     print(f"image      {reference}")
     print(f"image ID   {image.id}")
     print(f"lock hash  {built.lock.hash}")
-    print(f"size       {megabytes(image.size)} in {len(image.layers)} layers, {new} of them new to the engine")
+    print(
+        f"size       {megabytes(image.size)} in {len(image.layers)} layers, {new} of them new to the engine"
+    )
     spent = [(name, seconds) for name, seconds in built.stages if seconds >= 0.05]
     total = sum(seconds for _, seconds in built.stages)
     print(f"time       {total:.1f} s" + "".join(f", {name} {seconds:.1f} s" for name, seconds in spent))
@@ -140,7 +144,9 @@ def print_image(image: Image, before: Image | None) -> None:
         return
     layers = compare_layers(before, image)
     added = sum(each.layer.size for each in layers if each.change == "added")
-    print(f"\nAgainst the build before, {before.id[7:19]}: {len(layers)} layers differ, {megabytes(added)} new.")
+    print(
+        f"\nAgainst the build before, {before.id[7:19]}: {len(layers)} layers differ, {megabytes(added)} new."
+    )
     for each in compare_packages(before, image):
         print(f"  {each.name} {each.before or '(not there)'} -> {each.after or '(gone)'}")
 
@@ -158,7 +164,9 @@ def print_run(record: RunRecord, folder: Path) -> None:
     if weights := record.weights:
         print(f"weights    {folder / 'outputs' / 'model.pt'}, sha256 {weights.sha256}")
     if record.metrics:
-        print("metrics    " + ", ".join(f"{name} {value:.4g}" for name, value in sorted(record.metrics.items())))
+        print(
+            "metrics    " + ", ".join(f"{name} {value:.4g}" for name, value in sorted(record.metrics.items()))
+        )
     print(f"record     {folder / 'run.json'}")
 
 
@@ -171,7 +179,14 @@ def print_runs(records: Sequence[RunRecord], *, json: bool) -> None:
         print("No runs yet. `./invoke train-local` makes one.")
         return
     rows = (
-        (record.id, record.kind, record.status, _seconds(record), _short(record.image_id), " ".join(record.command))
+        (
+            record.id,
+            record.kind,
+            record.status,
+            _seconds(record),
+            _short(record.image_id),
+            " ".join(record.command),
+        )
         for record in reversed(records)
     )
     print_table(("run", "where", "status", "s", "image", "command"), rows)
@@ -184,7 +199,8 @@ def print_comparison(differences: Sequence[Difference], *, json: bool) -> None:
     told = tuple(differences)
     if json:
         facts = [
-            {"fact": each.fact, "verdict": each.verdict, "first": each.first, "second": each.second} for each in told
+            {"fact": each.fact, "verdict": each.verdict, "first": each.first, "second": each.second}
+            for each in told
         ]
         print_json({"same": are_the_same(told), "facts": facts})
         return
@@ -224,7 +240,9 @@ def print_cleaned(cleaned: Cleaned, *, dry_run: bool) -> None:
 def _seconds(record: RunRecord) -> str:
     if not record.started or not record.ended:
         return ""
-    began, ended = (datetime.fromisoformat(each.replace("Z", "+00:00")) for each in (record.started, record.ended))
+    began, ended = (
+        datetime.fromisoformat(each.replace("Z", "+00:00")) for each in (record.started, record.ended)
+    )
     return f"{(ended - began).total_seconds():.0f}"
 
 

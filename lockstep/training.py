@@ -111,6 +111,23 @@ def command_line(job: Job, folders: Mapping[str, str]) -> tuple[str, ...]:
     return (*launcher, "--master-addr", "127.0.0.1", "--master-port", _PORT, *script)
 
 
+def shell_container(image_id: str, source: Path, data: Path, command: tuple[str, ...]) -> ContainerRun:
+    """Return a container to look around in: the source writable at its place, the data beside it."""
+    mounts = [Mount(source, SOURCE)]
+    if data.is_dir():
+        mounts.append(Mount(data, INPUTS, read_only=True))
+    uid, gid = _caller()
+    return ContainerRun(
+        image=image_id,
+        command=command,
+        mounts=tuple(mounts),
+        user=f"{uid}:{gid}",
+        working_dir=SOURCE,
+        gpus=True,
+        network="bridge",
+    )
+
+
 def reason(status: ExitStatus) -> str:
     """Return why a run failed, in words, with what may help."""
     if status.oom_killed or status.code == 128 + signal.SIGKILL:

@@ -38,7 +38,19 @@ NOT_FOUND = (
 BUSY = "The service is failing or busy: run the command again in a few minutes."
 GENERAL = "docs/azure.md says what `submit` needs of a workspace; `./invoke doctor` looks at this machine."
 
-_ROOTS = ("azureml", "azure", "msrest", "msrestazure", "msal", "adal", "knack", "requests", "urllib3", "jwt")
+_ROOTS = (
+    "azureml",
+    "azure",
+    "msrest",
+    "msrestazure",
+    "msal",
+    "adal",
+    "knack",
+    "requests",
+    "urllib",
+    "urllib3",
+    "jwt",
+)
 _BARE = (Exception, ValueError, RuntimeError, KeyError)
 """The SDK raises these too, for refused requests and answers that it can't read."""
 
@@ -113,7 +125,7 @@ def _judge(error: BaseException, status: int | None, code: str, text: str) -> tu
 _NETWORK = {
     "ConnectionError", "ConnectTimeout", "ReadTimeout", "Timeout", "MaxRetryError", "NewConnectionError",
     "ProtocolError", "ServiceRequestError", "ServiceResponseError", "ClientRequestError", "TimeoutError",
-    "ProxyError",
+    "ProxyError", "URLError",
 }  # fmt: skip
 
 

@@ -21,10 +21,10 @@ def need(packages: dict[str, str], progress: Progress, *, install: bool) -> None
     command = f"apt-get install --no-install-recommends {' '.join(missing)}"
     if not install or os.geteuid() != 0 or not shutil.which("apt-get"):
         raise LockstepError(
-            f"Making the base image from Debian's packages needs {' and '.join(missing)}: not here yet.",
+            f"Working with Debian's packages needs {' and '.join(missing)}, and it isn't installed.",
             f"Run `{command}` as root, then the same command again.",
         )
-    progress.say(f"Installing {' and '.join(missing)} with apt, to make the base image with.")
+    progress.say(f"Installing {' and '.join(missing)} with apt, to work with Debian's packages.")
     with progress.task(f"Installing {' and '.join(missing)}"):
         done = _install(missing)
         if done.returncode:  # the machine's package lists may be old or missing

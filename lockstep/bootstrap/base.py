@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from lockstep.bootstrap.apt import need
 from lockstep.bootstrap.archive import Archive, open_archive
-from lockstep.bootstrap.debs import fetch_debs, newest, place
+from lockstep.bootstrap.debs import fetch_debs, newest, place, unpackers
 from lockstep.bootstrap.rootfs import write_layout
 from lockstep.errors import IntegrityError, LockstepError
 from lockstep.home import Home
@@ -80,7 +80,8 @@ def bootstrap_base(
         fetch_debs(record.base_debs, record.sources, home, progress, mirrors=mirrors)
         with home.exclusive(folder.name):
             if not (folder / "index.json").exists():
-                need(_TOOLS, progress, install=install)
+                tools = {**_TOOLS, **unpackers(record.base_debs, home)}
+                need(tools, progress, install=install)
                 _make(record, folder, home, progress)
     found = json.loads((folder / "index.json").read_bytes())["manifests"][0]["digest"]
     if digest is not None and found != digest:

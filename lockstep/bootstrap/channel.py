@@ -18,8 +18,9 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
+from lockstep.bootstrap.apt import need
 from lockstep.bootstrap.archive import Candidate, open_archive
-from lockstep.bootstrap.debs import Deb, fetch_debs, newest
+from lockstep.bootstrap.debs import Deb, fetch_debs, newest, unpackers
 from lockstep.bootstrap.names import conda_name, conda_version, depended_on, is_library, is_python
 from lockstep.bootstrap.repackage import install_wheel, set_search_paths, settle_modes, unpack
 from lockstep.home import Home
@@ -63,10 +64,9 @@ def bootstrap_channel(
     """Make the channel, or return the one that is there.
 
     With `recorded` it is made from exactly those .debs, on any Linux; else the archive is asked what the
-    newest ones are. `install` isn't needed: nothing is run but what our own environment brings. Raises
-    LockstepError where this machine can't do it, FetchError if the archive doesn't answer.
+    newest ones are. `install` allows apt to install zstd, for Ubuntu's packages. Raises LockstepError where
+    this machine can't do it, FetchError if the archive doesn't answer.
     """
-    del install
     mirrors = None
     if recorded is None or not recorded.channel_debs:
         archive = open_archive(home, progress)
@@ -81,6 +81,7 @@ def bootstrap_channel(
         fetch_debs(record.channel_debs, record.sources, home, progress, mirrors=mirrors)
         with home.exclusive(folder.name):
             if not (folder / "linux-64" / "repodata.json").exists():
+                need(unpackers(record.channel_debs, home), progress, install=install)
                 _make(record.channel_debs, folder, home, progress)
     return BootstrapChannel(folder, record)
 

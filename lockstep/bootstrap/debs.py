@@ -96,6 +96,11 @@ class Deb:
         """When its source was changed last, in seconds: Debian builds with that as SOURCE_DATE_EPOCH."""
         return int(self._file.getmember("debian-binary").mtime)
 
+    @property
+    def is_zstd(self) -> bool:
+        """Whether it is compressed with zstd, which Python reads only with the program unzstd."""
+        return any(name.endswith(".zst") for name in self._file.getnames())
+
     def members(self) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
         """Yield its files and symbolic links, named from the root (`usr/bin/python3.11`), and the bytes."""
         with contextlib.closing(self._file.data.tgz()) as tree:
@@ -125,6 +130,15 @@ def newest(debs: Sequence[LockedDeb], home: Home) -> int:
         with Deb(home.package(deb.sha256)) as opened:
             found = max(found, opened.epoch)
     return found
+
+
+def unpackers(debs: Sequence[LockedDeb], home: Home) -> dict[str, str]:
+    """Return the programs, by Debian package, that reading fetched .debs takes: Ubuntu's are of zstd."""
+    for deb in debs:
+        with Deb(home.package(deb.sha256)) as opened:
+            if opened.is_zstd:
+                return {"unzstd": "zstd"}
+    return {}
 
 
 def place(debs: Sequence[LockedDeb], home: Home, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""An image as one tar stream that every engine's `load` takes, made on the fly with flat memory.
+"""An image as one tar stream for an engine's `load`, made on the fly with flat memory.
 
 It is two formats at once, as `docker save` writes since version 25: an OCI image layout (`oci-layout`,
 `index.json`, `blobs/`), which docker's containerd store reads, and `manifest.json`, which the classic
@@ -9,48 +9,62 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from lockstep.image import MANIFEST, Image
 from lockstep.layer import CHUNK, END
-from lockstep.progress import Task
 from lockstep.store import Store
 
 
-def docker_archive(image: Image, store: Store, reference: str, task: Task) -> Iterator[bytes]:
-    """Yield the tar, the image being called `reference` in it; `task` is told the bytes of layers sent."""
-    layers = [f"blobs/sha256/{layer.digest.removeprefix('sha256:')}" for layer in image.layers]
-    config = f"blobs/sha256/{image.id.removeprefix('sha256:')}"
-    repository, _, tag = reference.rpartition(":")
+def docker_archive(
+    image: Image,
+    store: Store,
+    *,
+    reference: str | None = None,
+    present: int = 0,
+    on_sent: Callable[[int], None] = lambda size: None,
+) -> Iterator[bytes]:
+    """Yield the tar, without the contents of the first `present` layers.
+
+    The classic store of docker looks a layer up by what is below and in it, and reads the archive only
+    for what it lacks; every other engine needs all. The image is called `reference`, or nothing.
+    `on_sent` is told how many bytes of layers went.
+    """
+    layers = [_path(layer.digest) for layer in image.layers]
+    annotations = {}
+    if reference is not None:
+        annotations = {
+            "io.containerd.image.name": reference,
+            "org.opencontainers.image.ref.name": reference.rpartition(":")[2],
+        }
     descriptor = {
         "mediaType": MANIFEST,
         "digest": image.digest,
         "size": len(image.manifest),
-        "annotations": {
-            "io.containerd.image.name": f"{repository}:{tag}",
-            "org.opencontainers.image.ref.name": tag,
-        },
+        "annotations": annotations,
     }
+    docker = {"Config": _path(image.id), "RepoTags": [reference] if reference else None, "Layers": layers}
     yield from _file("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
     yield from _file("index.json", json.dumps({"schemaVersion": 2, "manifests": [descriptor]}).encode())
-    yield from _file(
-        "manifest.json",
-        json.dumps([{"Config": config, "RepoTags": [reference], "Layers": layers}]).encode(),
-    )
-    yield from _file(f"blobs/sha256/{image.digest.removeprefix('sha256:')}", image.manifest)
-    yield from _file(config, image.config)
+    yield from _file("manifest.json", json.dumps([docker]).encode())
+    yield from _file(_path(image.digest), image.manifest)
+    yield from _file(_path(image.id), image.config)
     sent = set()
-    for layer, path in zip(image.layers, layers, strict=True):
+    for layer in image.layers[present:]:
         if layer.digest in sent:
             continue
         sent.add(layer.digest)
-        yield _header(path, layer.size)
+        yield _header(_path(layer.digest), layer.size)
         with store.blob(layer.digest).open("rb") as file:
             while chunk := file.read(CHUNK):
                 yield chunk
-                task.advance(len(chunk))
+                on_sent(len(chunk))
         yield bytes(-layer.size % 512)
     yield END
+
+
+def _path(digest: str) -> str:
+    return f"blobs/sha256/{digest.removeprefix('sha256:')}"
 
 
 def _file(path: str, content: bytes) -> Iterator[bytes]:

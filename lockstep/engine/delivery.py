@@ -1,7 +1,10 @@
-"""An image into the engine: pulled from a registry on loopback, so that only missing layers travel.
+"""An image into the engine, by the road on which only missing layers travel.
 
-Where the engine can't reach this machine's loopback (Docker Desktop, an engine elsewhere, Podman, which
-wants TLS), the image goes through `load`, made on the fly by archive.py.
+    layers   docker's classic store: `load`, layer by layer (loading.py)
+    pull     docker's containerd store: a pull from a registry on loopback (loopback.py)
+    whole    Podman, and wherever a better road fails: `load` of everything
+
+docs/decisions/25-delivery.md has the measurements.
 """
 
 from __future__ import annotations
@@ -9,15 +12,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from lockstep.engine.archive import docker_archive
 from lockstep.engine.failures import engine_errors, in_words
+from lockstep.engine.loading import Loading
 from lockstep.engine.loopback import serve
-from lockstep.errors import EngineError, IntegrityError, LockstepError
+from lockstep.errors import DiskFullError, EngineError, IntegrityError, LockstepError
 from lockstep.image import Image
 from lockstep.progress import Progress, Task
 from lockstep.store import Store
+
+
+Road = Literal["layers", "pull", "whole"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,7 @@ class Delivery:
     """What a delivery did.
 
     `image_id` is what this engine calls the image: its ID, or with docker's containerd store its
-    manifest's digest. `road` is "there already", "pull" or "load".
+    manifest's digest. `road` is "there already" or one of Road.
     """
 
     image_id: str
@@ -35,12 +42,12 @@ class Delivery:
 
 
 def deliver(
-    api: Any, image: Image, store: Store, name: str, progress: Progress, *, loads_only: bool = False
+    api: Any, image: Image, store: Store, name: str, progress: Progress, *, road: Road = "layers"
 ) -> Delivery:
     """Bring `image` into the engine and call it `name` (`repository:tag`), which moves in one step.
 
-    Layers that the engine has aren't sent. Nothing is left of the loopback registry in the engine, and
-    Ctrl-C cancels. Raises EngineError, DiskFullError or IntegrityError (the engine's image isn't this one).
+    Nothing else is left in the engine, and Ctrl-C cancels. Raises EngineError, DiskFullError, or
+    IntegrityError when the engine's image isn't this one afterwards.
     """
     found = engine_id(api, image)
     if found is not None:
@@ -52,11 +59,14 @@ def deliver(
             f"The store lacks {len(missing)} of the image's layers.",
             "Run `./invoke build`: it makes them again.",
         )
-    new = None if loads_only else _pull(api, image, store, name, progress)
-    road = "pull"
+    new = None
+    if road == "layers":
+        new = _load_layers(api, image, store, name, progress)
+    elif road == "pull":
+        new = _pull(api, image, store, name, progress)
     if new is None:
-        road, new = "load", len(image.layers)
-        _load(api, image, store, name, progress)
+        road, new = "whole", len(image.layers)
+        _load_whole(api, image, store, name, progress)
     found = engine_id(api, image)
     if found is None:
         raise IntegrityError(
@@ -149,11 +159,33 @@ def _advance(task: Task, done: dict[str, int], layer: str, current: int) -> None
         done[layer] = current
 
 
-def _load(api: Any, image: Image, store: Store, name: str, progress: Progress) -> None:
-    """Send the whole image through the engine's `load`, under a name of its own until it is verified."""
+def _load_layers(api: Any, image: Image, store: Store, name: str, progress: Progress) -> int | None:
+    """Load what is missing, layer by layer; return how many layers went, None if the engine wants all."""
+    loading = Loading(api, store)
+    loading.look(image.layers)
+    present = len(loading.present)
+    size = sum(layer.size for layer in image.layers[present:])
+    try:
+        with progress.task("Into the engine", size or None) as task:
+            loading.finish(image, task)
+        if (found := engine_id(api, image)) is not None:
+            _tag(api, found, name)
+        return len(image.layers) - present
+    except DiskFullError:
+        raise
+    except EngineError:
+        if not present:  # all was sent, so sending all again is no remedy
+            raise
+        return None
+    finally:
+        loading.forget_steps()
+
+
+def _load_whole(api: Any, image: Image, store: Store, name: str, progress: Progress) -> None:
+    """Send the whole image through `load`, under a name of its own until it is verified."""
     reference = f"lockstep/load:{image.id.removeprefix('sha256:')[:32]}"
     with progress.task("Into the engine", image.size) as task, engine_errors("loading the image"):
-        for event in api.load_image(docker_archive(image, store, reference, task)):
+        for event in api.load_image(docker_archive(image, store, reference=reference, on_sent=task.advance)):
             if told := event.get("error"):
                 raise in_words(str(told), "loading the image")
     if (found := engine_id(api, image)) is not None:

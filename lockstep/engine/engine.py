@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lockstep.engine.container import Container, ContainerRun, ExitStatus, remove_container, start_container
-from lockstep.engine.delivery import Delivery, deliver
+from lockstep.engine.delivery import Delivery, Road, deliver
 from lockstep.engine.endpoint import Endpoint, endpoints, open_client
 from lockstep.engine.failures import engine_errors
 from lockstep.engine.install import provide_engine
@@ -82,6 +82,14 @@ class Engine:
         return dict(self.api.version())
 
     @property
+    def _road(self) -> Road:
+        """The road on which an image gets into this engine; see delivery.py."""
+        if self.kind == "podman":
+            return "whole"
+        status = dict(self._facts.get("DriverStatus") or [])
+        return "pull" if "containerd" in str(status.get("driver-type")) else "layers"
+
+    @property
     def has_gpus(self) -> bool:
         """Whether containers can get GPUs: the engine knows NVIDIA's runtime or its CDI devices."""
         runtimes = self._facts.get("Runtimes") or {}
@@ -127,13 +135,13 @@ class Engine:
 
     def deliver(self, image: Image, store: Store, name: str, progress: Progress = SILENT) -> Delivery:
         """Bring `image` into the engine and call it `name` (`repository:tag`). See `delivery.deliver`."""
-        return deliver(self.api, image, store, name, progress, loads_only=self.kind == "podman")
+        return deliver(self.api, image, store, name, progress, road=self._road)
 
     def build_system(
         self, base: Image, store: Store, dockerfile: Path, progress: Progress = SILENT
     ) -> System:
         """Return `base` with what the Dockerfile adds to it; see `system.build_system`."""
-        return build_system(self.api, base, store, dockerfile, progress, loads_only=self.kind == "podman")
+        return build_system(self.api, base, store, dockerfile, progress, road=self._road)
 
     def start(self, run: ContainerRun) -> Container:
         """Start a container and return it at once; whoever calls this removes it."""

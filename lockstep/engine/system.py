@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from lockstep.engine.delivery import deliver
+from lockstep.engine.delivery import Road, deliver
 from lockstep.engine.dockerfile import (
     BASE_IMAGE,
     adds_nothing,
@@ -49,7 +49,7 @@ class System:
 
 
 def build_system(
-    api: Any, base: Image, store: Store, dockerfile: Path, progress: Progress, *, loads_only: bool
+    api: Any, base: Image, store: Store, dockerfile: Path, progress: Progress, *, road: Road
 ) -> System:
     """Return `base` with what the Dockerfile adds: its layers, normalised, and its config.
 
@@ -68,7 +68,7 @@ def build_system(
         if found is not None and all(store.has(layer.digest) for layer in found.layers):
             return System(found, depends_on_day(text))
         name = f"lockstep/base:{base.id.removeprefix('sha256:')[:32]}"
-        deliver(api, base, store, name, progress, loads_only=loads_only)
+        deliver(api, base, store, name, progress, road=road)
         made: list[str] = []
         try:
             _build(api, name, text, context, progress, made)

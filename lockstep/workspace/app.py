@@ -39,6 +39,7 @@ class Application:
         if scope["type"] != "http":
             await self._routes(scope, receive, send)
             return
+        scope = {**scope, "path": "/" + scope["path"].lstrip("/")}  # the SDK doubles the first slash of some
         request = Request(scope)
         started = time.monotonic()
         status = 0

@@ -72,7 +72,7 @@ class _Parser:
             words.append(self.rest[0])
             self.rest = self.rest[1:]
         wanted = _value(" ".join(words))
-        return lambda document: compare(_look_up(document, name), wanted)
+        return lambda document: _has(document, name) and compare(_look_up(document, name), wanted)
 
 
 def _either(left: Test, right: Test) -> Test:
@@ -87,6 +87,13 @@ def _value(text: str) -> str | None:
     if text == "null":
         return None
     return text[1:-1] if text[:1] in "\"'" and text[-1:] == text[:1] and len(text) > 1 else text
+
+
+def _has(document: dict[str, Any], name: str) -> bool:
+    """Tell whether a tag or property is there at all: `eq null or ne null` is how the SDK asks for that."""
+    first, _, key = name.partition("/")
+    found = next((value for field, value in document.items() if field.lower() == first.lower()), None)
+    return not key or (isinstance(found, dict) and key in found)
 
 
 def _look_up(document: dict[str, Any], name: str) -> str | None:
