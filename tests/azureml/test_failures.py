@@ -85,6 +85,7 @@ CASES = [
     ("msrest.exceptions.ClientRequestError", "refused", failures.UNREACHABLE),
     ("azure.core.exceptions.ServiceRequestError", "no route", failures.UNREACHABLE),
     ("builtins.TimeoutError", "slow", failures.UNREACHABLE),
+    ("urllib.error.URLError", "refused", failures.UNREACHABLE),
     (EXECUTION, service_text(503, "Busy", "later"), failures.BUSY),
     ("azureml.exceptions.UserErrorException", "odd", failures.GENERAL),
 ]
