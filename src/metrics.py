@@ -1,8 +1,8 @@
 """Where metrics go besides stdout: outputs/metrics.json always, and the service that runs the job.
 
-In an Azure ML run whose image has azureml-core, `Run.get_context()` gets them; else, where
-MLFLOW_TRACKING_URI is set and the image has mlflow, MLflow does. Neither is needed, and neither is
-imported otherwise. Losing a metric never stops a training.
+The service gets them through `Run.get_context()` where the image has azureml-core, else through mlflow
+where it has that, else, in a run that has MLflow's variables (Azure ML sets them), by MLflow's own HTTP
+call, so that an image needs neither. None is imported elsewhere. Losing a metric never stops a training.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 Log = Callable[[str, float, int], None]
+HTTP_SECONDS = 10.0
 
 
 class Metrics:
@@ -57,8 +58,15 @@ def _find_service() -> Log | None:
     try:
         if os.environ.get("AZUREML_RUN_ID") and _importable("azureml.core"):
             return _azureml()
-        if os.environ.get("MLFLOW_TRACKING_URI") and _importable("mlflow"):
+        uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+        if (
+            uri
+            and _importable("mlflow")
+            and (_importable("azureml.mlflow") or not uri.startswith("azureml:"))
+        ):
             return _mlflow()
+        if uri.startswith(("azureml:", "https:", "http:")) and os.environ.get("MLFLOW_RUN_ID"):
+            return _mlflow_by_http(uri)
     except Exception as error:  # a half-installed client, a service that is away
         print(f"metrics: no service: {error}", file=sys.stderr, flush=True)
     return None
@@ -83,3 +91,22 @@ def _mlflow() -> Log:
 
     mlflow.start_run(run_id=os.environ.get("MLFLOW_RUN_ID"))
     return lambda name, value, step: mlflow.log_metric(name, value, step=step)
+
+
+def _mlflow_by_http(uri: str) -> Log:
+    """Return a logger that makes MLflow's call `runs/log-metric` itself (MLflow REST API 2.0)."""
+    import time
+    import urllib.request
+
+    address = uri.replace("azureml:", "https:", 1).rstrip("/") + "/api/2.0/mlflow/runs/log-metric"
+    headers = {"Content-Type": "application/json"}
+    if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
+        headers["Authorization"] = f"Bearer {token}"
+
+    def log(name: str, value: float, step: int) -> None:
+        metric = {"key": name, "value": value, "step": step, "timestamp": int(time.time() * 1000)}
+        body = json.dumps({"run_id": os.environ["MLFLOW_RUN_ID"], **metric}).encode()
+        request = urllib.request.Request(address, body, headers)  # noqa: S310 - _find_service let http pass only
+        urllib.request.urlopen(request, timeout=HTTP_SECONDS).close()  # noqa: S310 - the same
+
+    return log
