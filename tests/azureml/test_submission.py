@@ -189,3 +189,35 @@ def test_data_goes_through_the_sdk_and_is_sent_once(checkout: Checkout) -> None:
     assert "lockstep/data/tried" in [folder for folder, _, _ in shown]
     assert still
     assert left == []
+
+
+@pytest.mark.slow
+def test_check_azure(checkout: Checkout) -> None:
+    """Every point of `submit --check-azure` holds in the embedded workspace."""
+    told: Any = checkout.run(
+        "from types import SimpleNamespace as Made\n"
+        "import tempfile\n"
+        "from lockstep import azure_check\n"
+        "built = Made(image=Made(id=image_id), lock=Made(hash='ab' * 32), delivery=Made(image_id=image_id))\n"
+        "with tempfile.TemporaryDirectory() as folder:\n"
+        "    check = azure_check.Check(project, Path(folder), open_workspace(project), built)\n"
+        "    result = [facts(each) for each in azure_check.check_points(check)]\n"
+    )
+    assert len(told) == 8
+    assert [each for each in told if not each["ok"]] == []
+
+
+def test_check_goes_on_after_a_point_that_fails(checkout: Checkout) -> None:
+    """Where runs can't be started at all, the points that need none are tried all the same."""
+    told: Any = checkout.run(
+        "from types import SimpleNamespace as Made\n"
+        "import tempfile\n"
+        "from lockstep import azure_check\n"
+        "built = Made(image=Made(id=image_id), lock=Made(hash='ab' * 32), delivery=Made(image_id=image_id))\n"
+        "project = project_of({'compute': 'nowhere'})\n"
+        "with tempfile.TemporaryDirectory() as folder:\n"
+        "    check = azure_check.Check(project, Path(folder), open_workspace(project), built)\n"
+        "    result = [[each.ok, each.told] for each in azure_check.check_points(check)]\n"
+    )
+    assert [ok for ok, _ in told] == [True, True, True, False, False, False, False, True]
+    assert "no such compute target" in told[3][1]
