@@ -10,7 +10,7 @@ import pytest
 
 from lockstep.bootstrap.apt import need
 from lockstep.bootstrap.archive import host_mirrors, open_archive
-from lockstep.bootstrap.debs import Deb, fetch_debs, in_turn, newest, place
+from lockstep.bootstrap.debs import Deb, fetch_debs, in_turn, newest, place, unpackers
 from lockstep.bootstrap.passwords import with_password
 from lockstep.errors import FetchError, IntegrityError, LockstepError, PackageError
 from lockstep.home import Home
@@ -193,6 +193,21 @@ class TestDebs:
                 ("usr/bin/app", b"hello"),
                 ("usr/bin/b", b""),
             ]
+
+    @pytest.mark.parametrize("compression", ["xz", "zst"])
+    def test_what_takes_zstd_is_known(self, home: Home, compression: str) -> None:
+        """Ubuntu's packages are compressed with zstd: then the program for it is needed."""
+        data = APP.data.replace(b"data.tar.xz ", f"data.tar.{compression:<3}".encode())
+        target = home.package(APP.locked.sha256)
+        target.parent.mkdir(parents=True)
+        target.write_bytes(data)
+        assert unpackers([APP.locked], home) == ({"unzstd": "zstd"} if compression == "zst" else {})
+
+    def test_what_isnt_a_deb_is_refused(self, tmp_path: Path) -> None:
+        """Bytes that no dpkg would take: PackageError, no traceback."""
+        (tmp_path / "no.deb").write_bytes(b"no")
+        with pytest.raises(PackageError, match=r"no\.deb isn't a Debian package"):
+            Deb(tmp_path / "no.deb")
 
     def test_a_deb_under_another_name_is_refused(self, tmp_path: Path, home: Home) -> None:
         """A record that calls a package something else is an edited lock."""

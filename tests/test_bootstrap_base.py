@@ -22,8 +22,9 @@ from lockstep.bootstrap import BootstrapBase, bootstrap_base
 from lockstep.bootstrap.rootfs import write_layout
 from lockstep.errors import IntegrityError, LockstepError
 from lockstep.home import Home
-from lockstep.locked import Bootstrap, LockedDeb
+from lockstep.locked import Bootstrap
 from lockstep.progress import SILENT
+from tests.debian import Made, stored
 
 EPOCH = 1_600_000_000
 RECORD = Bootstrap(("deb [signed-by=/k] http://example.com/debian bookworm main",), EPOCH)
@@ -151,10 +152,8 @@ def test_without_leave_and_tools_the_command_is_named(
     """A machine without mmdebstrap where nothing may be installed: the words hold the command."""
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    home = Home(tmp_path / "home")
-    home.package("x").parent.mkdir(parents=True)
-    home.package("0" * 64).write_bytes(b"")
-    recorded = Bootstrap((), 1, base_debs=(LockedDeb("a", "1", "a.deb", "0" * 64, 0),))
+    home = stored(Home(tmp_path / "home"), Made("a"))
+    recorded = Bootstrap((), 1, base_debs=(Made("a").locked,))
     with pytest.raises(LockstepError, match="mmdebstrap") as caught:
         bootstrap_base(home, SILENT, install=False, recorded=recorded)
     assert "apt-get install --no-install-recommends" in caught.value.remedy

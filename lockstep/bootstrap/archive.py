@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -18,9 +17,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from lockstep.bootstrap.passwords import with_password
+from lockstep.bootstrap.sources import (
+    ELSEWHERE,
+    KEYRINGS,
+    fingerprint_of_sources,
+    release_of_machine,
+    uris_behind,
+    with_passwords,
+)
 from lockstep.errors import FetchError, LockstepError
 from lockstep.home import Home
 from lockstep.locked import LockedDeb
@@ -29,15 +34,6 @@ from lockstep.servers import hide
 
 FRESH = 600
 """Seconds for which the archive's package lists count as today's."""
-
-_KEYRINGS = {
-    "debian": "/usr/share/keyrings/debian-archive-keyring.gpg",
-    "ubuntu": "/usr/share/keyrings/ubuntu-archive-keyring.gpg",
-}
-_ELSEWHERE = (
-    "Make a base image registry and a conda channel reachable (channel_mirrors in invoke.yaml, .condarc), "
-    "or run `./invoke lock` on a Debian or Ubuntu machine and commit the lock."
-)
 
 
 @dataclass(frozen=True)
@@ -115,10 +111,10 @@ def open_archive(home: Home, progress: Progress) -> Archive:
 
     Raises LockstepError where the machine isn't Debian or Ubuntu, FetchError if the archive can't be reached.
     """
-    system, codename = _release()
+    system, codename = release_of_machine()
     folder = home.bootstrap / "archive"
     with home.exclusive("bootstrap-archive"):
-        stamp, today = folder / "stamp", _machine_sources()
+        stamp, today = folder / "stamp", fingerprint_of_sources()
         if not (
             stamp.exists() and stamp.read_text() == today and time.time() - stamp.stat().st_mtime < FRESH
         ):
@@ -129,7 +125,7 @@ def open_archive(home: Home, progress: Progress) -> Archive:
         if not sources:
             raise LockstepError(
                 f"This machine's apt sources don't name the {system.capitalize()} archive of {codename}.",
-                f"Add the release's own sources to /etc/apt and run the command again. {_ELSEWHERE}",
+                f"Add the release's own sources to /etc/apt and run the command again. {ELSEWHERE}",
             )
         return Archive(folder, sources, mirrors)
 
@@ -149,37 +145,9 @@ def host_mirrors(home: Home) -> tuple[str, ...]:
             "apt-get", folder, "indextargets", "--no-release-info", "--format", layout, "Created-By: Packages"
         )
     lines = [line.split("|") for line in found.stdout.splitlines()]
-    return _private([uri for site, _ in lines for uri in _uris(site)], [entry for _, entry in lines])
-
-
-def _release() -> tuple[str, str]:
-    """Return ("debian" | "ubuntu", codename) of this machine."""
-    try:
-        facts = platform.freedesktop_os_release()
-    except OSError:
-        facts = {}
-    system, codename = facts.get("ID", ""), facts.get("VERSION_CODENAME", "")
-    if system not in _KEYRINGS or not codename or not shutil.which("apt-get"):
-        raise LockstepError(
-            "No base image or conda channel can be reached, and making them from Debian's packages needs a "
-            f"Debian or Ubuntu release with apt; this machine runs {facts.get('PRETTY_NAME', 'another')}.",
-            _ELSEWHERE,
-        )
-    if platform.machine() != "x86_64":
-        raise LockstepError(
-            f"Making a base image from Debian's packages needs an x86_64 machine, not {platform.machine()}.",
-            _ELSEWHERE,
-        )
-    return system, codename
-
-
-def _machine_sources() -> str:
-    """Return a fingerprint of what apt on this machine reads its sources from."""
-    found = hashlib.sha256()
-    for path in [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]:
-        if path.is_file():
-            found.update(f"{path}\n".encode() + path.read_bytes())
-    return found.hexdigest()
+    return with_passwords(
+        [uri for site, _ in lines for uri in uris_behind(site)], [entry for _, entry in lines]
+    )
 
 
 def _prepare(folder: Path) -> None:
@@ -234,12 +202,6 @@ def _update(folder: Path, system: str, codename: str) -> None:
         )
 
 
-def _private(uris: Sequence[str], entries: Sequence[str]) -> tuple[str, ...]:
-    """Return the archive's roots with apt's passwords; `entries` are the lines (`file:n`) that name them."""
-    files = [Path(entry.rpartition(":")[0]) for entry in dict.fromkeys(entries)]
-    return tuple(with_password(uri, files, Path("/etc/apt")) for uri in dict.fromkeys(uris))
-
-
 def _sources(folder: Path, system: str, codename: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the sources lines for an image and the archive's roots; writes the list that `resolve` reads.
 
@@ -264,25 +226,13 @@ def _sources(folder: Path, system: str, codename: str) -> tuple[tuple[str, ...],
     private, public, mirrors = [], [], []
     for (site, release), names in components.items():
         private.append(f"deb [arch=amd64] {site} {release} {' '.join(names)}\n")
-        uris = _uris(site)
+        uris = uris_behind(site)
         mirrors += uris
         if uris:
-            public.append(f"deb [signed-by={_KEYRINGS[system]}] {hide(uris[0])} {release} {' '.join(names)}")
+            public.append(f"deb [signed-by={KEYRINGS[system]}] {hide(uris[0])} {release} {' '.join(names)}")
     ours = folder / "sources.list"
     ours.write_text("".join(private))
-    return tuple(public), _private(mirrors, entries)
-
-
-def _uris(site: str) -> list[str]:
-    """Return the plain URIs behind an apt source: itself, or the entries of the mirror list that it names."""
-    if not site.startswith("mirror+file:"):
-        return [site.rstrip("/")] if urlsplit(site).scheme in ("http", "https", "file", "copy") else []
-    try:
-        lines = Path(urlsplit(site).path).read_text().splitlines()
-    except OSError:
-        return []
-    entries = [line.split()[0].rstrip("/") for line in lines if line.strip() and not line.startswith("#")]
-    return [entry for entry in entries if urlsplit(entry).scheme in ("http", "https", "file")]
+    return tuple(public), with_passwords(mirrors, entries)
 
 
 def _complaint(stderr: str) -> str:

@@ -72,13 +72,20 @@ def _download(deb: LockedDeb, roots: Sequence[str], home: Home) -> Download:
 
 
 class Deb:
-    """One .deb on disk, read with python-debian. `with Deb(path) as deb:`."""
+    """One .deb on disk, read with python-debian. Raises PackageError if it isn't one."""
 
     def __init__(self, path: Path) -> None:
-        from debian.debfile import DebFile
+        from debian.arfile import ArError
+        from debian.debfile import DebError, DebFile
 
         self._path = path
-        self._file = DebFile(str(path))
+        try:
+            self._file = DebFile(str(path))
+        except (ArError, DebError) as error:
+            raise PackageError(
+                f"{path} isn't a Debian package: {error}.",
+                "Don't use it: the archive or the lock isn't trustworthy.",
+            ) from error
 
     def __enter__(self) -> Deb:
         return self
