@@ -1,6 +1,7 @@
 """Training speed: src/train.py against the tutorial's own loop, in the image, as ratios.
 
-    ./invoke shell -- python bench/training.py --data data/cifar10         (2 cores: some minutes)
+    docker run --rm --shm-size 2g -v "$PWD:/repo:ro" -w /repo lockstep/pytorch-env \\
+        python bench/training.py --data data/cifar10            (2 cores: some minutes)
 
 Both run as processes of their own, one after the other, several times; what is printed is the median
 and the range of each, and the ratio of the medians. One epoch over the same number of images. Run it on
