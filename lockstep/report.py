@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lockstep.terminal import console, megabytes, table
+from lockstep.terminal import megabytes, print_table
 
 if TYPE_CHECKING:
     from lockstep.cleaning import Cleaned
@@ -28,11 +28,6 @@ _SHOWN_CHANGES = 40
 def print_json(value: Any) -> None:
     """Print a value for scripts: one JSON document on standard output."""
     print(json.dumps(value, indent=2, sort_keys=True, default=str))
-
-
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a plain table on standard output."""
-    console().print(table(headings, rows))
 
 
 def lock_as_json(made: Locked, path: str) -> dict[str, Any]:

@@ -1,61 +1,47 @@
 """Terminal: progress, tables and summaries as people see them.
 
 On a terminal bars are drawn; elsewhere (CI, a log file) the same things come as plain lines, at most
-one every ten seconds for each piece of work.
+one every ten seconds for each piece of work. rich is loaded when there is something to draw.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    ProgressColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.progress import Progress as Bars
-from rich.progress import Task as Bar
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from lockstep.progress import Progress, Task
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
 
 _QUIET_SECONDS = 10.0
 
 
-def console(*, to_stderr: bool = False) -> Console:
-    """Return a console that never wraps what scripts may read: full width where there is no terminal."""
-    made = Console(stderr=to_stderr, highlight=False, soft_wrap=True, markup=False)
-    if not made.is_terminal and "COLUMNS" not in os.environ:
-        made.width = 160
-    return made
-
-
-def progress(*, to_stderr: bool = True) -> Progress:
+def progress() -> Progress:
     """Return the Progress that fits: bars on a terminal, lines elsewhere. It writes to standard error."""
-    shown = console(to_stderr=to_stderr)
-    return _Drawn(shown) if shown.is_terminal else _Printed(shown)
+    return _Drawn() if sys.stderr.isatty() else _Printed()
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """Return a plain table; the columns whose heading ends in a unit are set to the right."""
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a plain table on standard output; sizes and seconds are set to the right."""
+    from rich.console import Console
+    from rich.table import Table
+
     made = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
-        numeric = heading.endswith((" MB", " s", " GB")) or heading in {"MB", "s", "size"}
-        made.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+        made.add_column(heading, justify="right" if heading in {"s", "size"} else "left", overflow="fold")
     for row in rows:
         made.add_row(*(str(cell) for cell in row))
-    return made
+    shown = Console(highlight=False, markup=False)
+    if not shown.is_terminal and "COLUMNS" not in os.environ:
+        shown.width = 160  # a log file has room; scripts use --json
+    shown.print(made)
 
 
 def megabytes(size: int) -> str:
@@ -66,27 +52,23 @@ def megabytes(size: int) -> str:
 class _Drawn(Progress):
     """Bars that stay while work goes on and vanish when it's done."""
 
-    def __init__(self, shown: Console) -> None:
-        self._console = shown
+    def __init__(self) -> None:
         self._bars: Bars | None = None
         self._live = 0
         self._lock = threading.Lock()
 
     def say(self, text: str) -> None:
-        self._console.print(text)
+        with self._lock:
+            if self._bars is not None:
+                self._bars.console.print(text, markup=False, highlight=False)
+            else:
+                print(text, file=sys.stderr)
 
     @contextlib.contextmanager
     def task(self, text: str, total: int | None = None, *, unit: str = "bytes") -> Iterator[Task]:
         with self._lock:
             if self._bars is None:
-                self._bars = Bars(
-                    TextColumn("{task.description}"),
-                    BarColumn(),
-                    _Amount(),
-                    TimeRemainingColumn(compact=True),
-                    console=self._console,
-                    transient=True,
-                )
+                self._bars = _new_bars()
                 self._bars.start()
             self._live += 1
             bars = self._bars
@@ -110,38 +92,49 @@ class _DrawnTask(Task):
         self._bars.advance(self._bar, amount)
 
 
-class _Amount(ProgressColumn):
-    """How far and how fast: bytes as a download, things as a count."""
+def _new_bars() -> Bars:
+    """Return bars that say what, how far and how fast: bytes as a download, things as a count."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        ProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.progress import Progress as Bars
+    from rich.text import Text
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._size, self._speed, self._count = DownloadColumn(), TransferSpeedColumn(), MofNCompleteColumn()
+    class Amount(ProgressColumn):
+        size, speed, count = DownloadColumn(), TransferSpeedColumn(), MofNCompleteColumn()
 
-    def render(self, task: Bar) -> Text:
-        if task.fields["unit"] != "bytes":
-            return self._count.render(task) + Text(f" {task.fields['unit']}")
-        return self._size.render(task) + Text(" ") + self._speed.render(task)
+        def render(self, task: Any) -> Text:
+            if task.fields["unit"] != "bytes":
+                return self.count.render(task) + Text(f" {task.fields['unit']}")
+            return self.size.render(task) + Text(" ") + self.speed.render(task)
+
+    what, left = TextColumn("{task.description}", markup=False), TimeRemainingColumn(compact=True)
+    return Bars(what, BarColumn(), Amount(), left, console=Console(stderr=True), transient=True)
 
 
 class _Printed(Progress):
-    """A line when work begins that takes a while, one every ten seconds, and one at its end."""
-
-    def __init__(self, shown: Console) -> None:
-        self._console = shown
+    """A line every ten seconds while work goes on, and one at its end if there was a wait."""
 
     def say(self, text: str) -> None:
-        self._console.print(text)
+        print(text, file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
     def task(self, text: str, total: int | None = None, *, unit: str = "bytes") -> Iterator[Task]:
-        counter = _PrintedTask(self._console, text, total, unit)
+        counter = _PrintedTask(text, total, unit)
         yield counter
         counter.finish()
 
 
 class _PrintedTask(Task):
-    def __init__(self, shown: Console, text: str, total: int | None, unit: str) -> None:
-        self._console, self._text, self._total, self._unit = shown, text, total, unit
+    def __init__(self, text: str, total: int | None, unit: str) -> None:
+        self._text, self._total, self._unit = text, total, unit
         self._done = 0
         self._began = self._spoke = time.monotonic()
         self._lock = threading.Lock()
@@ -152,15 +145,19 @@ class _PrintedTask(Task):
             if time.monotonic() - self._spoke < _QUIET_SECONDS:
                 return
             self._spoke = time.monotonic()
-        self._console.print(f"{self._text}: {self._so_far()}")
+        self._say(f"{self._text}: {self._so_far()}")
 
     def finish(self) -> None:
         """Print the closing line, if there was one to wait for."""
         took = time.monotonic() - self._began
         if took >= 1.0:
-            self._console.print(f"{self._text}: {self._so_far()} in {took:.1f} s")
+            done = f": {self._so_far()}" if self._done else ""
+            self._say(f"{self._text}{done} in {took:.1f} s")
+
+    def _say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
 
     def _so_far(self) -> str:
         if self._unit != "bytes":
-            return f"{self._done}" + (f" of {self._total}" if self._total else "") + f" {self._unit}"
+            return f"{self._done:,}" + (f" of {self._total:,}" if self._total else "") + f" {self._unit}"
         return megabytes(self._done) + (f" of {megabytes(self._total)}" if self._total else "")
