@@ -6,6 +6,7 @@ import base64
 import bz2
 import csv
 import functools
+import gzip
 import hashlib
 import io
 import json
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lockstep.home import Home
+from lockstep.image import LAYER, Image, ImageLayer, digest_of
 from lockstep.layer import PREFIX, Layer
 from lockstep.lock import Lock, LockedBase, LockedPackage
 from lockstep.store import Store
@@ -288,3 +290,28 @@ def unpack(layers: Iterable[Layer], store: Store, folder: Path) -> Path:
         with tarfile.open(store.blob(layer.diff_id)) as archive:
             archive.extractall(folder, filter="tar")
     return folder / PREFIX.lstrip("/")
+
+
+def base_image(store: Store) -> Image:
+    """Put a base image of one small compressed layer into a store, and return it."""
+    plain = _tar({"etc/base": File(b"base\n")})
+    layer = gzip.compress(plain, mtime=0)
+    config = {
+        "architecture": "amd64",
+        "os": "linux",
+        "created": "2020-02-02T00:00:00Z",
+        "config": {
+            "Env": ["PATH=/usr/bin:/bin", "FROM_BASE=kept"],
+            "Entrypoint": ["/from-base"],
+            "Labels": {"from.base": "kept"},
+        },
+        "rootfs": {"type": "layers", "diff_ids": [digest_of(plain)]},
+        "history": [
+            {"created": "2020-02-02T00:00:00Z", "created_by": "ADD rootfs"},
+            {"created": "2020-02-02T00:00:00Z", "created_by": "CMD bash", "empty_layer": True},
+        ],
+    }
+    data = json.dumps(config).encode()
+    told = ImageLayer(digest_of(plain), store.put(layer), f"{LAYER}+gzip", len(layer))
+    store.put(data)
+    return Image(data, (told,))
