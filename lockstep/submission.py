@@ -33,7 +33,7 @@ from lockstep.remote_runs import finish, follow_run
 from lockstep.run import RunRecord, last_run_of, new_run, now, read_record, write_record
 from lockstep.sendable import check_sendable
 from lockstep.snapshot import list_files, take_snapshot
-from lockstep.workspaces import open_workspace, target_of
+from lockstep.workspaces import get_ready, open_workspace, target_of
 
 if TYPE_CHECKING:
     from lockstep.pipeline import Built
@@ -92,8 +92,13 @@ def submit(
 
     job = _job(project, extra, nodes, processes)
     _check(project, job)
-    service = open_workspace(project, workspace, tenant)
+    wait_for_it = get_ready(project, workspace)
+    service = None
+    if target_of(project, workspace):  # who isn't signed in should know it before a long build
+        service = open_workspace(project, workspace, tenant)
     built = None if environment or remote_build else pipeline.build(project, locked=locked)
+    wait_for_it()
+    service = service or open_workspace(project, workspace, tenant)
     choice = _choice(project, service, built, environment)
     return submit_job(project, service, job, choice, wait=wait, on_line=on_line)
 

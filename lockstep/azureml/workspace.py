@@ -25,6 +25,7 @@ class Workspace:
     def __init__(self, sdk: Any, embedded: bool) -> None:
         self._sdk = sdk
         self._environments: dict[tuple[str, str], Any] = {}
+        self._runs: dict[str, Any] = {}
         self.kind = "embedded" if embedded else "azureml"
 
     @property
@@ -62,12 +63,15 @@ class Workspace:
             known = self._environments[environment.name, environment.version]
             made = configuration(job, snapshot, known, compute, inputs, data_mode)
             run = Experiment(self._sdk, experiment).submit(made, tags=dict(tags))
+            self._runs[run.id] = run
             return SubmittedRun(run.id, experiment, run.get_portal_url())
 
     def run(self, identifier: str) -> Any:
         """Return the SDK's run, for this package's own use. Raises WorkspaceError if there is none."""
-        with azureml_errors(f"looking for the run {identifier}"):
-            return self._sdk.get_run(identifier)
+        if identifier not in self._runs:
+            with azureml_errors(f"looking for the run {identifier}"):
+                self._runs[identifier] = self._sdk.get_run(identifier)
+        return self._runs[identifier]
 
     def state(self, identifier: str) -> RunState:
         """Return how a run is, with the addresses of its logs."""
