@@ -1,6 +1,6 @@
-"""Training speed: src/train.py against the tutorial's own loop, in the image, as ratios.
+r"""Training speed: src/train.py against the tutorial's own loop, in the image, as ratios.
 
-    docker run --rm --shm-size 2g -v "$PWD:/repo:ro" -w /repo lockstep/pytorch-env \\
+    docker run --rm --shm-size 2g -v "$PWD:/repo:ro" -w /repo lockstep/pytorch-env \
         python bench/training.py --data data/cifar10            (2 cores: some minutes)
 
 Both run as processes of their own, one after the other, several times; what is printed is the median
