@@ -107,11 +107,16 @@ class TestAsUpstream:
         shorter = (3).to_bytes(8, "little") + head[8:]
         assert found == b"start" + shorter + b"lib\0\0\0\0\0\0\0\0site-packages\0rest"
 
+    def test_the_marshalled_site(self) -> None:
+        """Since Python 3.13 a longer name of the same folder keeps the length."""
+        found = with_site_packages(b"agesz\tlocal/libz\rdist-packages\xda")
+        assert found == b"agesz\t./././libz\rsite-packages\xda"
+
     def test_a_site_frozen_in_another_way(self) -> None:
-        """Where no length is found, a longer name of the same folder keeps it; elsewhere nothing changes."""
-        found = with_site_packages(b"\x09\0local/lib\0\0dist-packages\0")
-        assert found == b"\x09\0./././lib\0\0site-packages\0"
+        """A program that names the folders in an unknown form is refused; one that doesn't is left alone."""
         assert with_site_packages(b"a Python without them") == b"a Python without them"
+        with pytest.raises(PackageError, match="module site"):
+            with_site_packages(b"x\1dist-packages\2local/lib")
 
     def test_debians_own_files(self) -> None:
         """What keeps pip out of Debian's Python isn't in ours."""

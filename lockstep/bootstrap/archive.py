@@ -64,7 +64,7 @@ class Archive:
         `wanted` are names or apt patterns; `optional` names count only where this release has them.
         Raises LockstepError if apt can't satisfy them.
         """
-        question = [*wanted, *(f"?exact-name({name})" for name in optional)]
+        question = [*wanted, *(f"?and(?exact-name({name}),?not(?virtual))" for name in optional)]
         answer = (
             self.folder / f"resolved-{hashlib.sha256(json.dumps(question).encode()).hexdigest()[:16]}.json"
         )

@@ -66,30 +66,44 @@ def as_upstream(path: str, data: bytes) -> bytes:
     try:
         return patch(data.decode()).encode()
     except ValueError as error:
-        raise PackageError(
-            f"Debian's {path} isn't as expected: {error}.",
-            "This release's Python can't be repackaged by this version of Lockstep. Make a conda channel "
-            "reachable (channel_mirrors in invoke.yaml, .condarc).",
-        ) from error
+        raise _unexpected(path, str(error)) from error
+
+
+def _unexpected(what: str, why: str) -> PackageError:
+    return PackageError(
+        f"Debian's {what} isn't as expected: {why}.",
+        "This release's Python can't be repackaged by this version of Lockstep. Make a conda channel "
+        "reachable (channel_mirrors in invoke.yaml, .condarc).",
+    )
 
 
 def with_site_packages(program: bytes) -> bytes:
     """Return the program python3.x with Debian's folders changed in the module `site` that is frozen in it.
 
-    Up to 3.10 there is nothing to change. The texts are constants of the module's code: `local/lib` becomes
-    `lib`, with its length, where code is frozen as objects (3.11, 3.12), else a longer name of the same
-    folder.
+    The texts are constants of the module's code, frozen as objects in 3.11 and 3.12 and marshalled since
+    3.13: `dist-packages` is as long as `site-packages`, and `local/lib` becomes `lib` with its length, or a
+    name of that folder that is as long. Raises PackageError if they are there in another form.
     """
-    folder, place = b"\0dist-packages\0", b"\0local/lib\0"
-    if program.count(folder) != 1 or program.count(place) != 1:
-        return program
-    program = program.replace(folder, b"\0site-packages\0")
-    at = program.index(place) + 1
+    for before, after in ((b"\0", b"\0"), (b"z\r", b"")):  # a text that ends in zero; type, length, text
+        folder, place = before + b"dist-packages" + after, before.replace(b"\r", b"\t") + b"local/lib" + after
+        if program.count(folder) == program.count(place) == 1:
+            program = program.replace(folder, folder.replace(b"dist", b"site"))
+            at = program.index(place) + len(before)
+            return _shortened(program, at) or program.replace(place, place.replace(b"local/", b"./././"))
+    if b"dist-packages" in program:
+        raise _unexpected("program", "the folders in its module site are written in another way")
+    return program
+
+
+def _shortened(program: bytes, at: int) -> bytes | None:
+    """Return a program with the object of the text `local/lib`, which is at `at`, changed to `lib`."""
     for start in (at - 32, at - 24):  # PyASCIIObject: length, hash, state and, up to 3.11, wstr
         if program[start : start + 16] == (9).to_bytes(8, "little") + b"\xff" * 8:
-            program = program[:start] + (3).to_bytes(8, "little") + program[start + 8 :]
-            return program.replace(place, b"\0lib" + b"\0" * 7)
-    return program.replace(place, b"\0./././lib\0")
+            length = (3).to_bytes(8, "little")
+            return b"".join(
+                [program[:start], length, program[start + 8 : at], b"lib" + b"\0" * 6, program[at + 9 :]]
+            )
+    return None
 
 
 def _site(text: str) -> str:
