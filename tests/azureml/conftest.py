@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from lockstep.embedded import start_embedded
 from lockstep.engine import Engine
-from lockstep.workspace import daemon
+from lockstep.home import Home
+from lockstep.progress import Progress
+from lockstep.project import Project
+from lockstep.settings import read_settings
 from lockstep.workspace.daemon import Daemon
 from tests.workspace.client import Client
 from tests.workspace.conftest import engine, python_image  # noqa: F401 - fixtures
@@ -115,8 +119,9 @@ def project_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def workspace_server(project_root: Path) -> Iterator[Daemon]:
-    """The project's embedded workspace."""
-    running = daemon.start(project_root / ".lockstep" / "workspace")
+    """The project's embedded workspace, with the pipeline behind it."""
+    project = Project(read_settings(project_root, {}), Home(project_root / "home"), Progress(), False)
+    running = start_embedded(project)
     yield running
     running.stop()
 
