@@ -25,7 +25,7 @@ from lockstep.package import Item, Python
 CHUNK = 1 << 20
 """Bytes of source that make one piece of work: about a fifth of a second."""
 
-_SERVER = Path(__file__).with_name("compile_server.py")
+_SERVER = Path(__file__).with_name("compile_server.py").read_text()
 _ASK = struct.Struct(">II")
 _TELL = struct.Struct(">i")
 
@@ -120,7 +120,7 @@ class _Server:
             "-X",
             "utf8",
             "-c",
-            _SERVER.read_text(),
+            _SERVER,
         ]
         environment = {"PYTHONHASHSEED": "0", "LANG": "C.UTF-8"}
         try:
