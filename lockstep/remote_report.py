@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lockstep.report import print_json, print_run, print_table
+from lockstep.report import print_json, print_run
+from lockstep.terminal import print_table
 
 if TYPE_CHECKING:
     from pathlib import Path
