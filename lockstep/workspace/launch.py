@@ -152,7 +152,7 @@ def _command(definition: dict[str, Any], node: int) -> tuple[str, ...]:
         {"RANK": str(node * per_node + local), "LOCAL_RANK": str(local)} if distributed else {}
         for local in range(per_node)
     ]
-    argv = [python, str(definition["script"]), *(_argument(one) for one in definition.get("arguments") or [])]
+    argv = [str(definition["script"]), *(_argument(one) for one in definition.get("arguments") or [])]
     job = {"argv": argv, "processes": processes, "tagged": is_tagged(definition)}
     return (python, f"{ROOT}/launch.py", json.dumps(job))
 

@@ -28,9 +28,13 @@ def get(call: Call) -> Any:
 @routes.on("PUT|PATCH", f"{COMPUTES}/{{name}}", "{WS}/computes/{name}")
 def create(call: Call) -> Any:
     """Make a compute target: a queue with as many nodes as it may have."""
-    operation = f"{call.base}/rp/workspaces{ARM_PATH}/operations/done?api-version=2020-02-02"
     made = call.site.computes.create(call.path["name"], call.fields)
-    return JSONResponse(made, headers={"Azure-AsyncOperation": operation})
+    return JSONResponse(made, headers=_done(call))
+
+
+def _done(call: Call) -> dict[str, str]:
+    """Return the header that says where to ask how an operation goes."""
+    return {"Azure-AsyncOperation": f"{call.base}/rp/workspaces{ARM_PATH}/operations/done?api-version=2020-02-02"}
 
 
 @routes.on("GET", "/rp/workspaces{WS}/operations/done")
@@ -43,3 +47,4 @@ def operation(call: Call) -> Any:
 def delete(call: Call) -> Any:
     """Remove a compute target."""
     call.site.computes.delete(call.path["name"])
+    return JSONResponse({}, headers=_done(call))
