@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from lockstep.submission import Plan, Submission
 
 _SHOWN = 10
+_SENT = (
+    "script", "arguments", "environmentVariables", "dataReferences", "target", "nodeCount", "framework", "pytorch",
+    "docker", "environment",
+)  # fmt: skip
+"""What of the SDK's document decides a run; `--json` has all of it."""
 
 
 def print_submission(made: Submission, runs: Path, *, json: bool) -> None:
@@ -55,9 +60,8 @@ def submission_as_json(made: Submission) -> dict[str, Any]:
 
 def print_plan(plan: Plan, *, json: bool) -> None:
     """Print what a submit would send."""
-    told = {**dataclasses.asdict(plan), "sends": _without_nothing(plan.sends)}
     if json:
-        print_json(told)
+        print_json(dataclasses.asdict(plan))
         return
     size = sum(bytes_ for _, bytes_ in plan.files)
     print(f"workspace   {plan.workspace}, experiment {plan.experiment}")
@@ -70,7 +74,7 @@ def print_plan(plan: Plan, *, json: bool) -> None:
     if len(plan.files) > _SHOWN:
         print(f"  … and {len(plan.files) - _SHOWN} more")
     print("the run, as it would be sent:")
-    print_json(told["sends"])
+    print_json({name: _without_nothing(plan.sends[name]) for name in _SENT if plan.sends.get(name)})
 
 
 def _without_nothing(value: Any) -> Any:
