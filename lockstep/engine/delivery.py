@@ -10,7 +10,7 @@ docs/decisions/25-delivery.md has the measurements.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,7 +22,6 @@ from lockstep.errors import DiskFullError, EngineError, IntegrityError, Lockstep
 from lockstep.image import Image
 from lockstep.progress import Progress, Task
 from lockstep.store import Store
-
 
 Road = Literal["layers", "pull", "whole"]
 
@@ -42,12 +41,13 @@ class Delivery:
 
 
 def deliver(
-    api: Any, image: Image, store: Store, name: str, progress: Progress, *, road: Road = "layers"
+    api: Any, image: Image, store: Store, name: str, progress: Progress, road_of: Callable[[], Road]
 ) -> Delivery:
     """Bring `image` into the engine and call it `name` (`repository:tag`), which moves in one step.
 
     Nothing else is left in the engine, and Ctrl-C cancels. Raises EngineError, DiskFullError, or
-    IntegrityError when the engine's image isn't this one afterwards.
+    IntegrityError when the engine's image isn't this one afterwards. `road_of` is asked for the road
+    only when there is something to bring.
     """
     found = engine_id(api, image)
     if found is not None:
@@ -59,7 +59,7 @@ def deliver(
             f"The store lacks {len(missing)} of the image's layers.",
             "Run `./invoke build`: it makes them again.",
         )
-    new = None
+    new, road = None, road_of()
     if road == "layers":
         new = _load_layers(api, image, store, name, progress)
     elif road == "pull":

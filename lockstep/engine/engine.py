@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from lockstep.engine.container import Container, ContainerRun, ExitStatus, remov
 from lockstep.engine.delivery import Delivery, Road, deliver
 from lockstep.engine.endpoint import Endpoint, endpoints, open_client
 from lockstep.engine.failures import engine_errors
+from lockstep.engine.head_start import head_start
 from lockstep.engine.install import provide_engine
 from lockstep.engine.network import Network, gateway_of, private_network, remove_network
 from lockstep.engine.output import OnLine
@@ -25,7 +27,7 @@ from lockstep.progress import SILENT, Progress
 if TYPE_CHECKING:
     from docker import DockerClient
 
-    from lockstep.image import Image
+    from lockstep.image import Image, ImageLayer
     from lockstep.store import Store
 
 
@@ -81,7 +83,6 @@ class Engine:
     def _version(self) -> dict[str, Any]:
         return dict(self.api.version())
 
-    @property
     def _road(self) -> Road:
         """The road on which an image gets into this engine; see delivery.py."""
         if self.kind == "podman":
@@ -135,13 +136,21 @@ class Engine:
 
     def deliver(self, image: Image, store: Store, name: str, progress: Progress = SILENT) -> Delivery:
         """Bring `image` into the engine and call it `name` (`repository:tag`). See `delivery.deliver`."""
-        return deliver(self.api, image, store, name, progress, road=self._road)
+        return deliver(self.api, image, store, name, progress, self._road)
+
+    def head_start(
+        self, store: Store, so_far: Callable[[], Sequence[ImageLayer]]
+    ) -> contextlib.AbstractContextManager[None]:
+        """Bring layers in while later ones are being made, until the block ends; see head_start.py."""
+        if self._road() != "layers":
+            return contextlib.nullcontext()
+        return head_start(self.api, store, so_far)
 
     def build_system(
         self, base: Image, store: Store, dockerfile: Path, progress: Progress = SILENT
     ) -> System:
         """Return `base` with what the Dockerfile adds to it; see `system.build_system`."""
-        return build_system(self.api, base, store, dockerfile, progress, road=self._road)
+        return build_system(self.api, base, store, dockerfile, progress, self._road)
 
     def start(self, run: ContainerRun) -> Container:
         """Start a container and return it at once; whoever calls this removes it."""

@@ -14,6 +14,7 @@ import os
 import re
 import tarfile
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -49,7 +50,7 @@ class System:
 
 
 def build_system(
-    api: Any, base: Image, store: Store, dockerfile: Path, progress: Progress, *, road: Road
+    api: Any, base: Image, store: Store, dockerfile: Path, progress: Progress, road_of: Callable[[], Road]
 ) -> System:
     """Return `base` with what the Dockerfile adds: its layers, normalised, and its config.
 
@@ -68,7 +69,7 @@ def build_system(
         if found is not None and all(store.has(layer.digest) for layer in found.layers):
             return System(found, depends_on_day(text))
         name = f"lockstep/base:{base.id.removeprefix('sha256:')[:32]}"
-        deliver(api, base, store, name, progress, road=road)
+        deliver(api, base, store, name, progress, road_of)
         made: list[str] = []
         try:
             _build(api, name, text, context, progress, made)
@@ -100,10 +101,11 @@ def _key(base: Image, text: str, context: dict[str, Path]) -> str:
     """Return what the result follows from, as one hash: base, Dockerfile and context."""
     found = hashlib.sha256(json.dumps([FORMAT, base.id, text]).encode())
     for name, path in context.items():
+        told = "folder"
         if path.is_symlink():
             told = os.readlink(path)
-        else:
-            told = digest_of_file(path)[0] if path.is_file() else "folder"
+        elif path.is_file():
+            told, _ = digest_of_file(path)
         found.update(json.dumps([name, bool(path.lstat().st_mode & 0o111), told]).encode())
     return found.hexdigest()
 

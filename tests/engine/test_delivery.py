@@ -6,13 +6,16 @@ import json
 import os
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from lockstep.engine import Engine, archive, delivery, loopback
+from lockstep.engine import Engine, archive, head_start, loading, loopback
+from lockstep.engine.delivery import Road, deliver
+from lockstep.engine.owner import LABEL, this_process
 from lockstep.errors import EngineError
-from lockstep.image import Image, ImageLayer
+from lockstep.image import LOCK_HASH, Image, ImageLayer
 from lockstep.progress import SILENT, Progress, Task
 from lockstep.store import Store
 from tests.engine.conftest import add_layer, make_image
@@ -26,13 +29,17 @@ def names(engine: Engine, image: Image) -> tuple[list[str], list[str]]:
     return told["RepoTags"], told["RepoDigests"]
 
 
-def test_pull_gives_the_images_id_and_one_name(engine: Engine, image: Image, store: Store, name: str) -> None:
+@pytest.mark.parametrize("road", ["layers", "pull", "whole"])
+def test_every_road_gives_the_images_id_and_one_name(
+    engine: Engine, image: Image, store: Store, name: str, road: Road
+) -> None:
     """After a delivery, the engine has the very image, called only what it was to be called."""
-    told = engine.deliver(image, store, name)
-    assert told.road == "pull"
+    told = deliver(engine.api, image, store, name, SILENT, lambda: road)
+    assert told.road == road
     assert told.layers_new + told.layers_reused == 1
     assert engine.image_id(name) == image.id == told.image_id
     assert names(engine, image) == ([name], [])
+    assert steps(engine) == set()
 
 
 def test_second_delivery_sends_nothing_and_is_quick(
@@ -47,25 +54,136 @@ def test_second_delivery_sends_nothing_and_is_quick(
     assert told.road == "there already"
 
 
+@pytest.mark.parametrize("road", ["layers", "pull"])
 def test_only_new_layers_travel(
-    engine: Engine, image: Image, store: Store, name: str, base_layer: ImageLayer
+    engine: Engine,
+    store: Store,
+    name: str,
+    base_layer: ImageLayer,
+    road: Road,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A second image on the same layers takes the new one only, and the name moves to it."""
-    engine.deliver(image, store, name)
+    image = make_image(base_layer, Labels={LOCK_HASH: os.urandom(8).hex()})
+    deliver(engine.api, image, store, name, SILENT, lambda: road)
+    sent = count_sent(engine, monkeypatch)
     more = make_image(base_layer, add_layer(store, {"hello": os.urandom(64)}))
-    told = engine.deliver(more, store, name)
+    told = deliver(engine.api, more, store, name, SILENT, lambda: road)
     assert (told.layers_new, told.layers_reused) == (1, 1)
+    assert sent[0] < 50_000 < base_layer.size
     assert engine.image_id(name) == more.id
     assert engine.image_id(image.id) == image.id  # the one before stays until `clean`
     engine.remove_image(image.id)
 
 
-def test_load_is_the_same_image(engine: Engine, image: Image, store: Store, name: str) -> None:
-    """The road through `load` gives the same image ID and leaves no other name."""
-    told = delivery.deliver(engine.api, image, store, name, SILENT, loads_only=True)
-    assert told.road == "load"
+def count_sent(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a counter of the bytes that go through `load` from now on."""
+    sent = [0]
+    load = engine.api.load_image
+
+    def counted(data: Iterator[bytes]) -> object:
+        def each() -> Iterator[bytes]:
+            for block in data:
+                sent[0] += len(block)
+                yield block
+
+        return load(each())
+
+    monkeypatch.setattr(engine.api, "load_image", counted)
+    return sent
+
+
+def steps(engine: Engine) -> set[str]:
+    """Return the images in the engine that are steps of this process's loading."""
+    mine = [f"{loading.STEP}", f"{LABEL}={this_process()}"]
+    return {told["Id"] for told in engine.api.images(filters={"label": mine})}
+
+
+def test_engine_that_lost_a_layer_gets_everything(
+    engine: Engine, image: Image, store: Store, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the engine turns out not to have what it seemed to have, all layers are sent."""
+
+    def mistaken(self: loading.Loading, layers: Sequence[ImageLayer]) -> None:
+        self.present = tuple(layer.diff_id for layer in layers)
+
+    fresh = make_image(add_layer(store, {"new": os.urandom(64)}))
+    monkeypatch.setattr(loading.Loading, "look", mistaken)
+    told = deliver(engine.api, fresh, store, name, SILENT, lambda: "layers")
+    assert told.road == "whole"
+    assert engine.image_id(name) == fresh.id
+
+
+def test_big_image_grows_in_steps_that_go(
+    engine: Engine, store: Store, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image over the step's size goes in step by step, each layer sent once, and no step stays."""
+    monkeypatch.setattr(loading, "STEP_BYTES", 100_000)
+    sent = count_sent(engine, monkeypatch)
+    image = make_image(*(add_layer(store, {f"file{n}": os.urandom(60_000)}) for n in range(5)))
+    told = engine.deliver(image, store, name)
+    assert (told.road, told.layers_new) == ("layers", 5)
+    assert 300_000 < sent[0] < 450_000
     assert engine.image_id(name) == image.id
-    assert names(engine, image) == ([name], [])
+    assert steps(engine) == set()
+
+
+def test_steps_of_a_killed_process_are_used_and_go(
+    engine: Engine, store: Store, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a killed delivery had brought in isn't sent again, and is tidied up."""
+    monkeypatch.setattr(loading, "STEP_BYTES", 100_000)
+    image = make_image(*(add_layer(store, {f"file{n}": os.urandom(60_000)}) for n in range(4)))
+    boot, namespace, *_ = this_process().split("/")
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "this_process", lambda: f"{boot}/{namespace}/4194305/1")
+        loading.Loading(engine.api, store).grow(image.layers, Task())
+    told = engine.deliver(image, store, name)
+    assert (told.layers_new, told.layers_reused) == (0, 4)
+    left = engine.api.images(filters={"label": f"{LABEL}={boot}/{namespace}/4194305/1"})
+    assert left == []
+
+
+def test_head_start_brings_layers_in_while_others_are_made(
+    engine: Engine, store: Store, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Layers that are there go in during the block; what is delivered afterwards is the rest alone."""
+    monkeypatch.setattr(loading, "STEP_BYTES", 100_000)
+    monkeypatch.setattr(head_start, "PAUSE", 0.05)
+    layers = [add_layer(store, {"first": os.urandom(150_000)})]
+    with engine.head_start(store, lambda: list(layers)):
+        deadline = time.monotonic() + 20
+        while not steps(engine):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        layers.append(add_layer(store, {"last": os.urandom(1000)}))
+    sent = count_sent(engine, monkeypatch)
+    image = make_image(*layers)
+    told = engine.deliver(image, store, name)
+    assert (told.layers_new, told.layers_reused) == (1, 1)
+    assert sent[0] < 50_000
+    assert steps(engine) == set()
+
+
+def test_head_start_of_a_failed_build_leaves_nothing(
+    engine: Engine, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When making layers fails, the engine is as it was; a head start that fails itself is no error."""
+    monkeypatch.setattr(loading, "STEP_BYTES", 100_000)
+    monkeypatch.setattr(head_start, "PAUSE", 0.05)
+    layers = [add_layer(store, {"first": os.urandom(150_000)})]
+
+    def build() -> None:
+        with engine.head_start(store, lambda: layers):
+            time.sleep(0.6)
+            raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011 - any error would do
+        build()
+    assert steps(engine) == set()
+    store.blob(layers[0].digest).unlink()
+    with engine.head_start(store, lambda: layers):
+        time.sleep(0.3)
 
 
 def test_engine_that_cannot_reach_loopback_gets_a_load(
@@ -84,8 +202,8 @@ def test_engine_that_cannot_reach_loopback_gets_a_load(
         return real(f"127.0.0.2:1/{rest}", **options)
 
     monkeypatch.setattr(engine.api, "pull", elsewhere)
-    told = engine.deliver(image, store, name, Listener())
-    assert told.road == "load"
+    told = deliver(engine.api, image, store, name, Listener(), lambda: "pull")
+    assert told.road == "whole"
     assert engine.image_id(name) == image.id
     assert any("loopback" in line for line in said)
 
@@ -113,8 +231,11 @@ def test_damaged_layer_never_becomes_an_image(
     assert engine.image_id(name) is None
 
 
-def test_cancelling_leaves_nothing(engine: Engine, store: Store, name: str, base_layer: ImageLayer) -> None:
-    """Ctrl-C while layers are on their way: no image, no name, and the registry is gone."""
+@pytest.mark.parametrize("road", ["layers", "pull", "whole"])
+def test_cancelling_leaves_nothing(
+    engine: Engine, store: Store, name: str, base_layer: ImageLayer, road: Road
+) -> None:
+    """Ctrl-C while layers are on their way: the name isn't given, no step stays, the registry is gone."""
     image = make_image(base_layer, add_layer(store, {"big": os.urandom(32 << 20)}))
 
     class Impatient(Task):
@@ -129,8 +250,9 @@ def test_cancelling_leaves_nothing(engine: Engine, store: Store, name: str, base
 
     threads = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
-        engine.deliver(image, store, name, Cancelled())
+        deliver(engine.api, image, store, name, Cancelled(), lambda: road)
     assert engine.image_id(name) is None
+    assert steps(engine) == set()
     assert threading.active_count() <= threads + 1  # a cut transfer may be unwinding still
     engine.deliver(image, store, name)  # and the next try is whole
     assert engine.image_id(name) == image.id
@@ -162,7 +284,7 @@ def test_archive_is_a_layout_and_a_docker_archive(image: Image, store: Store, tm
     import tarfile
 
     path = tmp_path / "image.tar"
-    path.write_bytes(b"".join(archive.docker_archive(image, store, "a/b:c", Task())))
+    path.write_bytes(b"".join(archive.docker_archive(image, store, reference="a/b:c")))
     with tarfile.open(path) as tar:
         (entry,) = json.load(tar.extractfile("manifest.json"))
         assert tar.extractfile(entry["Config"]).read() == image.config
