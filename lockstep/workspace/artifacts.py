@@ -25,7 +25,7 @@ def stored(folder: Folder, origin: str, container: str, path: str) -> Path:
 def listed(
     folder: Folder, origin: str, container: str, prefix: str = ""
 ) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield path and facts of each artifact: the one called `prefix`, and those below it, sorted. Links are left out."""
+    """Yield path and facts of the artifact called `prefix`, or of those below it, sorted. Links are left out."""
     root = folder.artifacts(origin, container)
     prefix = prefix.strip("/")
     start = folder.artifact(origin, container, prefix) if prefix else root

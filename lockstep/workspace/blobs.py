@@ -21,6 +21,7 @@ from lockstep.workspace.fault import Fault
 PUT_LIMIT = 5 * 1024**3
 LIST_LIMIT = 16 * 1024**2
 PIECE = 1024**2
+XML = '<?xml version="1.0" encoding="utf-8"?>'
 BLOCK_ID = re.compile(r"<(?:Latest|Committed|Uncommitted)>([^<]+)</")
 RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
@@ -161,7 +162,7 @@ async def _read(path: Path, start: int, count: int) -> AsyncIterator[bytes]:
 
 def refused(fault: Fault) -> Response:
     """Return a refusal as blob storage writes it: XML, and the code in a header."""
-    body = f'<?xml version="1.0" encoding="utf-8"?><Error><Code>{fault.code}</Code><Message>{_xml(fault.message)}</Message></Error>'
+    body = f"{XML}<Error><Code>{fault.code}</Code><Message>{_xml(fault.message)}</Message></Error>"
     headers = {"x-ms-error-code": fault.code, **_always()}
     return Response(body, fault.status, headers, media_type="application/xml")
 
@@ -180,7 +181,7 @@ def listing(root: Path, prefix: str) -> Response:
                 "<BlobType>BlockBlob</BlobType></Properties></Blob>"
             )
     body = (
-        f'<?xml version="1.0" encoding="utf-8"?><EnumerationResults ServiceEndpoint="" ContainerName="{_xml(root.name)}">'
+        f'{XML}<EnumerationResults ServiceEndpoint="" ContainerName="{_xml(root.name)}">'
         f"<Prefix>{_xml(prefix)}</Prefix><Blobs>{''.join(items)}</Blobs><NextMarker /></EnumerationResults>"
     )
     return Response(body, headers=_always(), media_type="application/xml")

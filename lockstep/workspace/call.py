@@ -75,7 +75,8 @@ class Routes:
                 return Response() if answer is None else JSONResponse(answer)
 
             endpoint.__name__ = handler.__name__
-            return self._add(methods, paths, endpoint, public, handler)
+            self._add(methods, paths, endpoint, public)
+            return handler
 
         return register
 
@@ -88,16 +89,16 @@ class Routes:
                 answer: Response = await handler(request)
                 return answer
 
-            return self._add(methods, paths, endpoint, public, handler)
+            self._add(methods, paths, endpoint, public)
+            return handler
 
         return register
 
-    def _add(self, methods: str, paths: tuple[str, ...], endpoint: Any, public: bool, handler: Any) -> Any:
+    def _add(self, methods: str, paths: tuple[str, ...], endpoint: Any, public: bool) -> None:
         for path in paths:
             self.table.append(Route(path.replace("{WS}", WS), endpoint, methods=methods.split("|")))
         if public:
             self.public.add(endpoint)
-        return handler
 
 
 def own_workspace_only(parameters: Mapping[str, str]) -> None:

@@ -36,6 +36,10 @@ class Daemon:
         return f"https://127.0.0.1:{self.port}"
 
     @property
+    def _probe(self) -> str:
+        return f"{self.url}/metadata/endpoints"
+
+    @property
     def studio(self) -> str:
         """The address of MLflow's pages, with the secret that lets its owner in."""
         from lockstep.workspace.identity import Identity
@@ -69,7 +73,7 @@ class Daemon:
         """Tell whether the server answers."""
         context = ssl.create_default_context(cafile=str(self.folder / "tls" / "ca.pem"))
         try:
-            with urllib.request.urlopen(f"{self.url}/metadata/endpoints", timeout=2, context=context):
+            with urllib.request.urlopen(self._probe, timeout=2, context=context):  # noqa: S310 - https, ours
                 return True
         except OSError:
             return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-class Fault(Exception):
+class Fault(Exception):  # noqa: N818 - an answer to a client, not an error of ours
     """An HTTP answer that says no: a status, Azure's error code and words for a person.
 
     Never 408, 429 or 5xx: the SDK would try again for minutes.

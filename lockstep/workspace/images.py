@@ -51,7 +51,12 @@ class Images:
         found = self._image_of(reference) if self._image_of else None
         found = found or engine.image_id(reference)
         if found is None:
-            raise Fault(404, f"The image {reference} isn't in the engine and can't be pulled. `./invoke build` makes it again.", "ImageNotFound")  # fmt: skip
+            remedy = "`./invoke build` makes this project's image again."
+            raise Fault(
+                404,
+                f"The image {reference} isn't in the engine and can't be pulled. {remedy}",
+                "ImageNotFound",
+            )
         return found
 
     def _built(self, environment: dict[str, Any], engine: Engine) -> str | None:

@@ -63,9 +63,14 @@ class Metrics:
         if not rows:
             raise missing(f"The metric {name!r} of the run {run_id!r}")
         values = [
-            {"metricId": row["metric"], "createdUtc": row["created"], "step": row["step"] or 0, "data": json.loads(row["data"])}
+            {
+                "metricId": row["metric"],
+                "createdUtc": row["created"],
+                "step": row["step"] or 0,
+                "data": json.loads(row["data"]),
+            }
             for row in rows
-        ]  # fmt: skip
+        ]
         return {
             "name": name,
             "namespace": "",

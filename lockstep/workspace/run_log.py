@@ -53,8 +53,8 @@ class RunLog:
     def close(self) -> None:
         """Write the kept end, with a line that says how much is missing before it."""
         if self._left_out:
-            note = f"[… Lockstep left out {self._left_out:,} bytes: a log is at most {LIMIT >> 20} MB. Write more to ./logs.]\n"
-            self._write(note.encode())
+            missing = f"Lockstep left out {self._left_out:,} bytes: a log is at most {LIMIT >> 20} MB"
+            self._write(f"[… {missing}. Write more to ./logs.]\n".encode())
         for line in self._tail:
             self._write(line)
         self._tail.clear()

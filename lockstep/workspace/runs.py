@@ -145,9 +145,8 @@ class Runs:
 
     def unfinished(self) -> list[sqlite3.Row]:
         """Return the submitted runs that haven't ended, the oldest first."""
-        marks = ",".join("?" * len(ENDED))
-        query = f"SELECT * FROM runs WHERE submitted IS NOT NULL AND status NOT IN ({marks}) ORDER BY number"
-        return self._state.rows(query, *ENDED)
+        rows = self._state.rows("SELECT * FROM runs WHERE submitted IS NOT NULL ORDER BY number")
+        return [row for row in rows if row["status"] not in ENDED]
 
 
 def _picked(details: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The studio: MLflow's pages for a browser, on loopback, for whoever came through the portal URL.
 
-A browser has no bearer token and doesn't know our certificate authority, so this is plain HTTP on an address of its own:
-the portal URL holds a secret, which is exchanged for a cookie. Other users of the machine have neither.
+A browser has no bearer token and doesn't know our certificate authority, so this is plain HTTP on an
+address of its own: the portal URL holds a secret, which is exchanged for a cookie. Other users of the machine
+have neither.
 """
 
 from __future__ import annotations
@@ -20,7 +21,16 @@ from lockstep.workspace.site import Site
 
 log = logging.getLogger("lockstep.workspace")
 PASSED_ON = ("accept", "content-type", "content-length", "range", "if-none-match", "accept-language")
-PASSED_BACK = ("content-type", "content-disposition", "etag", "last-modified", "content-range", "location", "content-encoding", "cache-control")  # fmt: skip
+PASSED_BACK = (
+    "content-type",
+    "content-disposition",
+    "etag",
+    "last-modified",
+    "content-range",
+    "location",
+    "content-encoding",
+    "cache-control",
+)
 
 
 class Studio:
@@ -63,7 +73,7 @@ class Studio:
         return await self._pass_on(request)
 
     def _enter(self, parts: list[str]) -> Response:
-        """Exchange the secret of a portal URL (`/studio/<secret>/runs/<id>`) for the cookie, and open the run's page."""
+        """Exchange the secret of a portal URL (`/studio/<secret>/runs/<id>`) for the cookie; open the run's page."""
         if not parts or not hmac.compare_digest(parts[0].encode(), self._secret.encode()):
             raise Fault(401, "This portal URL isn't this workspace's; after a reset it is a new one.")
         page = "/"

@@ -24,7 +24,9 @@ def python_tar(*, with_packages: bool) -> bytes:
     Everything lies where it lies here, so that the interpreter finds it; `python` is on the default PATH.
     """
     python = Path(sys.executable).resolve()
-    library = Path(sysconfig.get_path("stdlib", vars={"base": sys.base_prefix, "installed_base": sys.base_prefix}))
+    library = Path(
+        sysconfig.get_path("stdlib", vars={"base": sys.base_prefix, "installed_base": sys.base_prefix})
+    )
     files: dict[str, Path] = {str(python): python}
     for program in PROGRAMS:
         found = shutil.which(program)

@@ -32,14 +32,18 @@ result = {"status": details["status"], "shown": shown.getvalue(), "files": run.g
 """
 
 
-def submitted(client: Client, image: str, source: Path, code: str = "", *, arguments: list[object] | None = None) -> dict:
+def submitted(
+    client: Client, image: str, source: Path, code: str = "", *, arguments: list[object] | None = None
+) -> dict:
     """Submit the folder's train.py, wait for its end, run `code`, and return the result."""
     return client.run(
         SUBMIT + WAIT + code, image=image, source=str(source), arguments=arguments or [], experiment="runs"
     )
 
 
-def test_a_script_runs_in_its_image_and_its_output_is_streamed(client: Client, python_image: str, source: Path) -> None:
+def test_a_script_runs_in_its_image_and_its_output_is_streamed(
+    client: Client, python_image: str, source: Path
+) -> None:
     """Arguments arrive as they were given, the output is shown, outputs and logs are artifacts."""
     (source / "train.py").write_text(
         "import sys, os\n"
@@ -53,11 +57,15 @@ def test_a_script_runs_in_its_image_and_its_output_is_streamed(client: Client, p
     assert ran["status"] == "Completed", ran
     assert "arguments ['--lr', '0.1', '--name', 'a b $NOBODY `id`', 'True']" in ran["shown"]
     assert "Finished Training" in ran["shown"]
-    assert {"outputs/model.txt", "user_logs/std_log.txt", "azureml-logs/70_driver_log.txt"} <= set(ran["files"])
+    assert {"outputs/model.txt", "user_logs/std_log.txt", "azureml-logs/70_driver_log.txt"} <= set(
+        ran["files"]
+    )
     assert f"/runs/{ran['id']}" in ran["url"]
 
 
-def test_a_failing_script_is_failed_with_its_last_lines(client: Client, python_image: str, source: Path) -> None:
+def test_a_failing_script_is_failed_with_its_last_lines(
+    client: Client, python_image: str, source: Path
+) -> None:
     """The error names the exit code and holds the exception."""
     (source / "train.py").write_text("print('before')\nraise ValueError('no such thing')\n")
     ran = submitted(client, python_image, source)
@@ -124,7 +132,9 @@ result = [run.get_status(), time.monotonic() - began, run.get_file_names()]
     assert "outputs/half.txt" in files
 
 
-def test_several_nodes_of_several_processes_find_one_another(client: Client, python_image: str, source: Path) -> None:
+def test_several_nodes_of_several_processes_find_one_another(
+    client: Client, python_image: str, source: Path
+) -> None:
     """Two nodes of two processes get ranks 0 to 3 and meet at MASTER_ADDR; each has a log of its own."""
     (source / "train.py").write_text(
         "import os, socket, time\n"
@@ -193,7 +203,14 @@ def test_an_unknown_compute_target_is_refused(client: Client, python_image: str,
 
 def test_odd_names_and_many_files_arrive(client: Client, python_image: str, source: Path) -> None:
     """Names with spaces, quotes and other alphabets, a link and an empty file are in the container as they were."""
-    names = ["with space.txt", "ünïcode-日本.txt", "per%20cent.txt", "quote'.txt", "sub/deep/er/x.txt", "empty"]
+    names = [
+        "with space.txt",
+        "ünïcode-日本.txt",
+        "per%20cent.txt",
+        "quote'.txt",
+        "sub/deep/er/x.txt",
+        "empty",
+    ]
     for name in names:
         path = source / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -216,7 +233,9 @@ def test_odd_names_and_many_files_arrive(client: Client, python_image: str, sour
     assert found["link.txt"] == "with space.txt"
 
 
-def test_the_default_datastore_reaches_a_run(client: Client, python_image: str, source: Path, tmp_path: Path) -> None:
+def test_the_default_datastore_reaches_a_run(
+    client: Client, python_image: str, source: Path, tmp_path: Path
+) -> None:
     """Data that was uploaded is seen through a data reference, mounted (read-only) and downloaded."""
     data = tmp_path / "data"
     (data / "sub").mkdir(parents=True)
@@ -242,7 +261,8 @@ one = DataReference(store, "one", path_on_datastore="numbers", mode="mount")
 two = DataReference(store, "two", path_on_datastore="numbers", mode="download")
 """
     config = SUBMIT.replace("arguments=arguments", "arguments=[str(one), str(two)]").replace(
-        "run = ", "config.run_config.data_references = {'one': one.to_config(), 'two': two.to_config()}\nrun = "
+        "run = ",
+        "config.run_config.data_references = {'one': one.to_config(), 'two': two.to_config()}\nrun = ",
     )
     ran = client.run(
         upload + config + WAIT, data=str(data), target=str(tmp_path / "back"), image=python_image,
@@ -256,7 +276,9 @@ two = DataReference(store, "two", path_on_datastore="numbers", mode="download")
 
 
 @pytest.mark.slow
-def test_a_gigabyte_of_log_is_cut_in_the_middle(client: Client, python_image: str, source: Path, folder: Path) -> None:
+def test_a_gigabyte_of_log_is_cut_in_the_middle(
+    client: Client, python_image: str, source: Path, folder: Path
+) -> None:
     """The log stays small, holds beginning and end, and says how much is missing."""
     (source / "train.py").write_text(
         "import sys\nprint('first line')\n"
@@ -264,7 +286,9 @@ def test_a_gigabyte_of_log_is_cut_in_the_middle(client: Client, python_image: st
         "print('last line')\n"
     )
     code = "run.wait_for_completion(raise_on_error=False)\nresult = [run.get_status(), run.id]"
-    status, run = client.run(SUBMIT + code, image=python_image, source=str(source), arguments=[], experiment="logs")
+    status, run = client.run(
+        SUBMIT + code, image=python_image, source=str(source), arguments=[], experiment="logs"
+    )
     assert status == "Completed"
     log = folder / "artifacts" / "ExperimentRun" / f"dcid.{run}" / "user_logs" / "std_log.txt"
     assert log.stat().st_size < 70e6

@@ -20,7 +20,9 @@ def test_from_config_finds_the_workspace(client: Client, tmp_path: Path) -> None
     from lockstep.workspace import daemon
 
     (tmp_path / "config.json").write_text(json.dumps(daemon.config()))
-    code = "ws = Workspace.from_config(path)\nresult = [ws.name, ws.get_details()['friendlyName'], ws.location]"
+    code = (
+        "ws = Workspace.from_config(path)\nresult = [ws.name, ws.get_details()['friendlyName'], ws.location]"
+    )
     assert client.run(code, path=str(tmp_path / "config.json")) == [
         "embedded",
         "Lockstep's embedded workspace",
@@ -99,7 +101,9 @@ result = [before, again.get_status(), again.get_tags()["quality"], again.propert
           [one.id for one in Experiment(ws, "interactive").get_runs(tags={"quality": "good"})] == [run.id],
           [one.id for one in Experiment(ws, "interactive").get_runs(tags="nothing")]]
 """
-    metrics, status, tag, weights, files, inner, name, found, none = client.run(WS + code, folder=str(tmp_path))
+    metrics, status, tag, weights, files, inner, name, found, none = client.run(
+        WS + code, folder=str(tmp_path)
+    )
     assert metrics["loss"] == [1.0, 0.5, pytest.approx(1 / 3)]
     assert metrics["accuracy"] == [0.1, 0.2]
     assert metrics["row"] == {"x": 1, "y": 2.5}
@@ -195,7 +199,7 @@ result = [run.restore_snapshot(path=target) for run in (first, second)]
 
 @pytest.mark.slow
 def test_a_snapshot_of_thousands_of_files(client: Client, source: Path) -> None:
-    """The SDK itself refuses more than 2,000 new files at once, in words; what it sends arrives, each with its bytes."""
+    """The SDK itself refuses more than 2,000 new files at once, in words; what it sends arrives whole."""
 
     def write(numbers: range) -> None:
         for number in numbers:
@@ -231,5 +235,5 @@ result = [ComputeTarget(ws, "cpu-cluster").scale_settings.maximum_node_count, ma
 made.delete()
 """
     assert client.run(WS + code) == [4, 2, ["cpu-cluster", "small"]]
-    with pytest.raises(SdkError, match="ComputeTargetNotFound|not found"):
+    with pytest.raises(SdkError, match=r"ComputeTargetNotFound|not found"):
         client.run(WS + "from azureml.core.compute import ComputeTarget\nComputeTarget(ws, 'small')")

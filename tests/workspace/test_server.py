@@ -57,7 +57,10 @@ def test_it_starts_once_keeps_its_port_and_resets(own_folder: Path) -> None:
     first = daemon.start(own_folder)
     assert daemon.start(own_folder) == first
     told = subprocess.run(
-        [sys.executable, "-m", "lockstep.workspace", str(own_folder)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "lockstep.workspace", str(own_folder)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert told.returncode == 2
     assert "being served already" in told.stderr
@@ -98,7 +101,11 @@ def test_ten_runs_submitted_at_once(server: Daemon, sdk_image: str, tmp_path: Pa
         environment = {**os.environ, **server.environment(), "HOME": str(home)}
         processes.append(
             subprocess.Popen(
-                [sys.executable, "-W", "ignore", "-c", code], env=environment, stdout=subprocess.PIPE, text=True, cwd=home
+                [sys.executable, "-W", "ignore", "-c", code],
+                env=environment,
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=home,
             )
         )
     ids = [process.communicate(timeout=200)[0].strip().splitlines()[-1] for process in processes]
@@ -116,11 +123,15 @@ for run_id in ids:
 
 
 @pytest.mark.engine
-def test_kill_9_loses_nothing_but_the_run_that_went(own_folder: Path, python_image: str, tmp_path: Path) -> None:
+def test_kill_9_loses_nothing_but_the_run_that_went(
+    own_folder: Path, python_image: str, tmp_path: Path
+) -> None:
     """After a kill in mid-run: that run is Failed with the reason, its container is gone, all else is as it was."""
     source = tmp_path / "src"
     source.mkdir()
-    (source / "train.py").write_text("import sys, time\nprint('line', flush=True)\ntime.sleep(float(sys.argv[1]))\n")
+    (source / "train.py").write_text(
+        "import sys, time\nprint('line', flush=True)\ntime.sleep(float(sys.argv[1]))\n"
+    )
     running = daemon.start(own_folder)
     client = Client(running.environment(), tmp_path / "client")
     values = {"image": python_image, "source": str(source)}
@@ -169,7 +180,11 @@ while not all(run.get_status() in ("Failed", "Canceled") for run in runs):
     assert ran["count"] == list(range(10))
     assert ran["env"] == "1"
     assert ran["log"].strip() == "line"
-    failed = [status for status in ran["going"] if status == ["Failed", "The workspace's server stopped while the run was going."]]
+    failed = [
+        status
+        for status in ran["going"]
+        if status == ["Failed", "The workspace's server stopped while the run was going."]
+    ]
     assert len(failed) == 4
     assert ["Running", None] in ran["going"]  # the fifth had waited for a node, and goes on
 

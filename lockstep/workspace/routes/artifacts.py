@@ -14,6 +14,7 @@ from lockstep.workspace.runs import container_of
 
 routes = Routes()
 ROOT = "/artifact/v2.0{WS}/artifacts"
+PREFIX = f"{ROOT}/prefix/contentinfo/{{origin}}/{{container}}"
 OF_RUN = (f"{BY_NAME}/runs/{{run}}/artifacts", f"{BY_ID}/runs/{{run}}/artifacts")
 
 
@@ -64,8 +65,13 @@ def content_information_of_run(call: Call) -> Any:
     return _information(call, call.path.get("path") or call.query.get("path", ""))
 
 
-@routes.on("GET", f"{ROOT}/prefix/contentinfo/{{origin}}/{{container}}", f"{ROOT}/prefix/contentinfo/{{origin}}/{{container}}/{{path:path}}",
-           *of_run("prefix/contentinfo"), *of_run("prefix/contentinfo/{path:path}"))  # fmt: skip
+@routes.on(
+    "GET",
+    PREFIX,
+    f"{PREFIX}/{{path:path}}",
+    *of_run("prefix/contentinfo"),
+    *of_run("prefix/contentinfo/{path:path}"),
+)
 def prefix_information(call: Call) -> Any:
     """Tell where the artifacts below a folder can be read."""
     origin, container = place(call)

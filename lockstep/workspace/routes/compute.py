@@ -34,7 +34,9 @@ def create(call: Call) -> Any:
 
 def _done(call: Call) -> dict[str, str]:
     """Return the header that says where to ask how an operation goes."""
-    return {"Azure-AsyncOperation": f"{call.base}/rp/workspaces{ARM_PATH}/operations/done?api-version=2020-02-02"}
+    return {
+        "Azure-AsyncOperation": f"{call.base}/rp/workspaces{ARM_PATH}/operations/done?api-version=2020-02-02"
+    }
 
 
 @routes.on("GET", "/rp/workspaces{WS}/operations/done")

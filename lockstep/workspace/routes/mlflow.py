@@ -1,4 +1,4 @@
-"""MLflow's REST interface as azureml-mlflow speaks it: passed on to the real MLflow server, with ids and places of ours."""
+"""MLflow's REST interface as azureml-mlflow speaks it: passed on to the real MLflow server."""
 
 from __future__ import annotations
 

@@ -1,0 +1,182 @@
+"""MLflow: a real server behind the workspace, the real azureml-mlflow in front of it, and the pages for a browser."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from lockstep.workspace import daemon
+from lockstep.workspace.daemon import Daemon
+from tests.workspace.client import Client
+from tests.workspace.conftest import MLFLOW_PYTHON
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not MLFLOW_PYTHON.exists(), reason="`./invoke workspace` makes .venv-workspace, which has MLflow"
+    ),
+]
+WS = """
+import mlflow
+ws = Workspace.get("embedded", subscription_id="00000000-0000-4000-8000-000000000001", resource_group="lockstep")
+mlflow.set_tracking_uri(ws.get_mlflow_tracking_uri())
+"""
+
+
+@pytest.fixture(scope="module")
+def with_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A workspace with MLflow."""
+    folder = tmp_path_factory.mktemp("mlflow") / "workspace"
+    command = [sys.executable, "-m", "lockstep.workspace", str(folder), "--mlflow-python", str(MLFLOW_PYTHON)]
+    running = daemon.start(folder, command)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def mlflow(with_mlflow: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A Python with azureml-core, MLflow and azureml-mlflow."""
+    client = Client(with_mlflow.environment(), tmp_path_factory.mktemp("client"), MLFLOW_PYTHON)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def browser(with_mlflow: Daemon) -> Iterator[httpx.Client]:
+    """A browser that came through the studio's address."""
+    with httpx.Client(
+        base_url=f"http://127.0.0.1:{with_mlflow.studio_port}", trust_env=False, timeout=60
+    ) as browser:
+        browser.get(httpx.URL(with_mlflow.studio).path)
+        while browser.get("/health").status_code != 200:
+            time.sleep(0.2)
+        yield browser
+
+
+def test_what_mlflow_logs_is_seen_by_the_sdk(mlflow: Client, tmp_path: Path) -> None:
+    """Experiment, run, parameters, metrics, tags, nested runs and artifacts, through azureml-mlflow."""
+    (tmp_path / "note.txt").write_text("note")
+    code = """
+mlflow.set_experiment("through-mlflow")
+with mlflow.start_run(run_name="first") as active:
+    mlflow.log_param("lr", 0.1)
+    for step in range(3):
+        mlflow.log_metric("loss", 1 / (step + 1), step=step)
+    mlflow.log_metrics({"a": 1, "b": 2}, synchronous=False)
+    mlflow.set_tag("who", "me")
+    mlflow.log_artifact(folder + "/note.txt", "sub")
+    with mlflow.start_run(nested=True) as nested:
+        mlflow.log_metric("inner", 1)
+run_id = active.info.run_id
+client = mlflow.MlflowClient()
+fetched = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="sub/note.txt")
+runs = {run.id: run for run in Experiment(ws, "through-mlflow").get_runs(include_children=True)}
+run = runs[run_id]
+result = {"params": client.get_run(run_id).data.params, "artifact": open(fetched).read(), "metrics": run.get_metrics(),
+          "files": run.get_file_names(), "tags": run.get_tags(), "status": run.get_status(), "name": run.display_name,
+          "parent": runs[nested.info.run_id].parent.id == run_id,
+          "listed": [file.path for file in client.list_artifacts(run_id, "sub")]}
+"""
+    ran = mlflow.run(WS + code, folder=str(tmp_path))
+    assert ran["params"] == {"lr": "0.1"}
+    assert ran["artifact"] == "note"
+    assert ran["metrics"] == {"loss": [1.0, 0.5, pytest.approx(1 / 3)], "a": 1.0, "b": 2.0}
+    assert ran["files"] == ran["listed"] == ["sub/note.txt"]
+    assert (ran["status"], ran["name"], ran["tags"]) == ("Completed", "first", {"who": "me"})
+    assert ran["parent"]
+
+
+def test_what_the_sdk_logs_is_seen_by_mlflow(mlflow: Client, browser: httpx.Client, tmp_path: Path) -> None:
+    """Metrics within seconds, states, tags and files; the portal URL opens the run's page in MLflow."""
+    (tmp_path / "note.txt").write_text("note")
+    code = """
+import time
+run = Experiment(ws, "through-sdk").start_logging(snapshot_directory=None)
+for step in range(3):
+    run.log("loss", 1 / (step + 1))
+run.log_row("row", x=1, y=2)
+run.tag("who", "me")
+run.upload_file("outputs/note.txt", folder + "/note.txt")
+run.flush()
+began = time.monotonic()
+client = mlflow.MlflowClient()
+while "loss" not in client.get_run(run.id).data.metrics:
+    time.sleep(0.05)
+took = time.monotonic() - began
+run.complete()
+while client.get_run(run.id).info.status != "FINISHED" or "who" not in client.get_run(run.id).data.tags:
+    time.sleep(0.05)
+seen = client.get_run(run.id)
+result = {"history": [[m.step, m.value] for m in client.get_metric_history(run.id, "loss")], "took": took,
+          "metrics": seen.data.metrics, "tags": seen.data.tags, "id": run.id, "url": run.get_portal_url(),
+          "files": [file.path for file in client.list_artifacts(run.id, "outputs")]}
+"""
+    ran = mlflow.run(WS + code, folder=str(tmp_path))
+    assert ran["history"] == [[0, 1.0], [1, 0.5], [2, pytest.approx(1 / 3)]]
+    assert ran["metrics"]["row/x"] == 1
+    assert ran["tags"]["who"] == "me"
+    assert ran["files"] == ["outputs/note.txt"]
+    assert ran["took"] < 5
+    opened = browser.get(ran["url"])
+    assert opened.status_code == 303
+    assert opened.headers["location"].endswith(f"/runs/{ran['id']}")
+    assert "MLflow" in browser.get("/").text
+    listed = browser.get(
+        "/ajax-api/2.0/mlflow/artifacts/list", params={"run_id": ran["id"], "path": "outputs"}
+    )
+    assert [file["path"] for file in listed.json()["files"]] == ["outputs/note.txt"]
+    shown = browser.get("/get-artifact", params={"run_id": ran["id"], "path": "outputs/note.txt"})
+    assert shown.text == "note"
+
+
+def test_models_can_be_logged_loaded_and_registered(mlflow: Client) -> None:
+    """A logged model's files are among its run's artifacts, and come back as a model."""
+    code = """
+import numpy
+from sklearn.linear_model import LinearRegression
+import mlflow.sklearn
+model = LinearRegression().fit(numpy.arange(4).reshape(-1, 1), numpy.arange(4))
+with mlflow.start_run() as active:
+    logged = mlflow.sklearn.log_model(model, name="model")
+back = mlflow.sklearn.load_model(logged.model_uri)
+registered = mlflow.register_model(logged.model_uri, "registered")
+result = [round(float(back.predict([[5.0]])[0]), 6), registered.version]
+"""
+    value, version = mlflow.run(WS + code)
+    assert value == 5.0
+    assert int(version) == 1
+
+
+def test_nothing_of_mlflow_is_left_behind(tmp_path: Path) -> None:
+    """Its processes end with the server; what a killed server left ends with the next."""
+    folder = tmp_path / "workspace"
+    command = [sys.executable, "-m", "lockstep.workspace", str(folder), "--mlflow-python", str(MLFLOW_PYTHON)]
+
+    def processes() -> int:
+        found = 0
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                told = path.read_bytes()
+            except OSError:
+                continue
+            found += str(folder / "mlflow" / "mlflow.sqlite").encode() in told
+        return found
+
+    first = daemon.start(folder, command)
+    assert processes() == 1
+    os.kill(first.pid, signal.SIGKILL)
+    while daemon.is_served(folder):
+        time.sleep(0.01)
+    assert processes() == 1
+    second = daemon.start(folder, command)
+    while processes() > 1:
+        time.sleep(0.1)
+    second.stop()
+    assert processes() == 0
