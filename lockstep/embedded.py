@@ -6,11 +6,14 @@ environments that come as conda specs, and finds images by digest.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
+import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,23 +27,76 @@ if TYPE_CHECKING:
     from lockstep.workspace.daemon import Daemon
 
 _SETTINGS = "settings.json"
+_CODE = "code"
+"""In the workspace's folder: the settings that its server works with, and which code it runs."""
 MLFLOW_PYTHON = Path(".venv-workspace/bin/python")
 """The Python, relative to the checkout, of the virtual environment that MLflow is installed in."""
 
 
 def start_embedded(project: Project) -> Daemon:
-    """Return the embedded workspace's server, started if need be; it works with this project's settings."""
-    from lockstep.workspace.daemon import start
+    """Return the embedded workspace's server, started if need be; it works with this project's settings.
+
+    One that runs code older than this checkout's is started anew, unless a run is going on it.
+    """
+    from lockstep.workspace.daemon import find, start
 
     folder = project.state / "workspace"
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{_SETTINGS}.{os.getpid()}"
-    told = {"home": str(project.home.path), "settings": project.settings.model_dump(mode="json")}
-    part.write_text(json.dumps(told))
-    part.replace(folder / _SETTINGS)
-    here = str(Path(__file__).parents[1])  # lockstep isn't installed, and the command may run anywhere
-    code = f"import sys; sys.path.insert(0, {here!r}); from lockstep.embedded import main; sys.exit(main())"
-    return start(folder, (sys.executable, "-c", code, str(folder)))
+    with _alone(folder):
+        told = {"home": str(project.home.path), "settings": project.settings.model_dump(mode="json")}
+        _write(folder / _SETTINGS, json.dumps(told))
+        running = find(folder)
+        if running and _read(folder / _CODE) != _code():
+            if _runs_going(folder):
+                project.progress.say(
+                    "The embedded workspace runs older code; `./invoke workspace` restarts it."
+                )
+            else:
+                running.stop()
+        here = str(Path(__file__).parents[1])  # lockstep isn't installed, and the command may run anywhere
+        code = (
+            f"import sys; sys.path.insert(0, {here!r}); from lockstep.embedded import main; sys.exit(main())"
+        )
+        return start(folder, (sys.executable, "-c", code, str(folder)))
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time start the server of a folder."""
+    with (folder / "start.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+def _code() -> str:
+    """Return what tells one state of Lockstep's code from another: names, sizes and times of its files."""
+    here = Path(__file__).parent
+    files = sorted((str(path), path.stat()) for path in here.rglob("*.py"))
+    facts = "".join(f"{path} {state.st_size} {state.st_mtime_ns}\n" for path, state in files)
+    return hashlib.sha256(facts.encode()).hexdigest()
+
+
+def _runs_going(folder: Path) -> int:
+    """Return how many submitted runs haven't ended. The server keeps them in SQLite."""
+    ended = "('Completed', 'Failed', 'Canceled')"
+    query = f"SELECT count(*) FROM runs WHERE submitted IS NOT NULL AND status NOT IN {ended}"  # noqa: S608 - ours
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"file:{folder / 'state.sqlite'}?mode=ro", uri=True)
+        ) as state:
+            return int(state.execute(query).fetchone()[0])
+    except sqlite3.Error:
+        return 0
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    part.write_text(text)
+    part.replace(path)
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
 def main() -> int:
@@ -48,6 +104,7 @@ def main() -> int:
     from lockstep.workspace.server import Parts, find_engine, serve
 
     folder = Path(sys.argv[1])
+    _write(folder / _CODE, _code())
     python = _project(folder, Progress()).settings.root / MLFLOW_PYTHON
     parts = Parts(
         find_engine,

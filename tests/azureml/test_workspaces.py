@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lockstep import workspaces
+from lockstep.embedded import start_embedded
 from lockstep.home import Home
 from lockstep.progress import Progress
 from lockstep.project import Project
@@ -50,3 +51,18 @@ def test_out_of_support_is_told_once(project: Project) -> None:
     assert isinstance(project.progress, Listener)
     assert len(project.progress.said) == 1
     assert "30 June 2026" in project.progress.said[0]
+
+
+def test_server_of_older_code_is_started_anew(project: Project) -> None:
+    """After an update of the checkout the next command gets a server of the new code; otherwise it stays."""
+    first = start_embedded(project)
+    try:
+        assert start_embedded(project).pid == first.pid
+        (first.folder / "code").write_text("what was there before the update")
+        second = start_embedded(project)
+        assert second.pid != first.pid
+        assert second.answers()
+    finally:
+        running = daemon.find(first.folder)
+        if running:
+            running.stop()
