@@ -25,6 +25,10 @@ from lockstep.package import Item, Python
 CHUNK = 1 << 20
 """Bytes of source that make one piece of work: about a fifth of a second."""
 
+MAX_SOURCE = 8 << 20
+"""Bytes of source beyond which a file is left to be compiled where it is imported, if it ever is: Python
+takes some hundred bytes of memory for each, and a build stays below one GiB."""
+
 _SERVER = Path(__file__).with_name("compile_server.py").read_text()
 _ASK = struct.Struct(">II")
 _TELL = struct.Struct(">i")
@@ -35,7 +39,8 @@ def sources(items: Iterable[Item], python: Python) -> Iterator[list[Item]]:
     piece: list[Item] = []
     size = 0
     for item in sorted(items, key=lambda x: x.path):
-        if item.path.endswith(".py") and item.path.startswith(f"{python.library}/") and item.link is None:
+        is_source = item.path.endswith(".py") and item.path.startswith(f"{python.library}/")
+        if is_source and item.link is None and item.size <= MAX_SOURCE:
             piece.append(item)
             size += item.size
             if size >= CHUNK:

@@ -95,11 +95,13 @@ def check_unique(label: str, items: Sequence[Item]) -> None:
         if item.path in seen:
             raise PackageError(f"{label} holds {item.path!r} twice.", REMEDY)
         seen[item.path] = item
+    folders = {""}
     for path in seen:
         above = posixpath.dirname(path)
-        while above:
+        while above not in folders:
             if above in seen and not seen[above].folder:
                 raise PackageError(f"{label} holds {path!r} below {above!r}, which is no folder.", REMEDY)
+            folders.add(above)
             above = posixpath.dirname(above)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from lockstep.bytecode import Compiler, sources
 from lockstep.collision import FOLDER
-from lockstep.errors import PackageError
+from lockstep.errors import FetchError, PackageError
 from lockstep.layer import Layer, LayerWriter
 from lockstep.locked import LockedPackage
 from lockstep.package import Item, Unpacked
@@ -91,7 +91,12 @@ class Workshop:
 
     @contextlib.contextmanager
     def _opened(self, package: LockedPackage) -> Iterator[Unpacked]:
-        path = self._paths[package.sha256]
+        path = self._paths.get(package.sha256)
+        if path is None or not path.exists():
+            raise FetchError(
+                f"{package.filename} isn't on this machine any more.",
+                "Run the same command again to fetch it.",
+            )
         if package.manager == "conda":
             folder = self._new_folder()
             yield link_package(package, path, self._python, folder)
@@ -111,6 +116,8 @@ class Workshop:
         items = sorted([*unpacked.items, *compiled, unpacked.seal(compiled)], key=lambda x: x.path)
         path = self._new_path()
         with path.open("wb", BUFFER) as file:
+            if room := sum(512 + x.size for x in items):
+                os.posix_fallocate(file.fileno(), 0, room)  # cheaper than growing, and a full disk shows now
             writer = LayerWriter(file)
             for item in items:
                 self._advance(0)

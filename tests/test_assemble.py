@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from lockstep.assemble import assemble, assembled
-from lockstep.errors import DiskFullError, PackageError
+from lockstep.errors import DiskFullError, FetchError, PackageError
 from lockstep.home import Home
 from lockstep.layer import Layer
 from lockstep.lock import Lock, dump_lock
@@ -242,6 +242,15 @@ def test_a_wheel_without_python_is_refused(home: Home) -> None:
     """There is no site-packages to put it into."""
     with pytest.raises(PackageError, match="Add python to the spec"):
         made(home, wheel("lone", files={"lone.txt": "x"}))
+
+
+def test_a_package_that_went_is_said_in_words(home: Home) -> None:
+    """Somebody empties the cache between fetch and assemble: the remedy is to fetch again."""
+    packages = [PYTHON_ONLY, wheel("gone", files={"gone.txt": "x"})]
+    paths = put(home, *packages)
+    paths[packages[1].locked.sha256].unlink()
+    with pytest.raises(FetchError, match=r"gone-1\.0.*any more"):
+        assemble(lock_of(*packages), paths, home)
 
 
 def test_progress_comes_to_its_end(home: Home) -> None:

@@ -116,6 +116,11 @@ def test_work_comes_in_pieces() -> None:
     assert [len(x) for x in sources(items, Python(PYTHON, ""))] == [2, 2, 1]
 
 
+def test_a_monstrous_source_is_left_alone() -> None:
+    """Compiling tens of megabytes would take gigabytes of memory."""
+    assert not list(sources([Item(f"{SITE}/huge.py", 40_000_000)], Python(PYTHON, "")))
+
+
 def test_bytecode_is_told_from_its_source() -> None:
     """Only what lies in __pycache__ of a source is made from it."""
     there = {"a/m.py"}
