@@ -49,6 +49,6 @@ def read_docker_arguments(arguments: Sequence[str] | None) -> DockerArguments:
 def _split(argument: str) -> list[str]:
     """Return `--name=value` as two words; and what was written in one string, as its words."""
     first, equals, rest = argument.partition("=")
-    if equals and first.startswith("--"):
+    if equals and first.startswith("--") and " " not in first:
         return [first, rest]
     return argument.split(None, 1) if argument.startswith("-") else [argument]

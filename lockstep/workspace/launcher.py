@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
 import threading
 import time
 import traceback
+import types
 
 GRACE_SECONDS = 5
 
@@ -51,8 +51,13 @@ def run_script(script: str, arguments: list[str]) -> int:
     path = os.path.abspath(script)
     sys.argv = [script, *arguments]
     sys.path[0] = os.path.dirname(path)
+    module = types.ModuleType("__main__")
+    module.__file__ = path
+    sys.modules["__main__"] = module  # for good: what is pickled by the script's own classes is found in it
     try:
-        runpy.run_path(path, run_name="__main__")
+        with open(path, "rb") as source:
+            code = compile(source.read(), path, "exec")
+        exec(code, module.__dict__)  # noqa: S102 - running the user's script is what this is for
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
             return end.code or 0
