@@ -143,12 +143,11 @@ def _watch(stream: Iterator[dict[str, Any]], image: Image, progress: Progress) -
             layer, status = str(event.get("id", "")), str(event.get("status", ""))
             if layer not in sizes:
                 continue
-            if status == "Extracting":
+            if status in ("Downloading", "Extracting", "Download complete", "Pull complete"):
                 new.add(layer)
+            if status in ("Downloading", "Extracting"):
                 _advance(task, done, layer, int((event.get("progressDetail") or {}).get("current", 0)))
-            elif status in ("Pull complete", "Already exists"):
-                if status == "Pull complete":
-                    new.add(layer)
+            elif status in ("Download complete", "Pull complete", "Already exists"):
                 _advance(task, done, layer, sizes[layer])
     return len(new)
 
@@ -183,6 +182,10 @@ def _load_layers(api: Any, image: Image, store: Store, name: str, progress: Prog
 
 def _load_whole(api: Any, image: Image, store: Store, name: str, progress: Progress) -> None:
     """Send the whole image through `load`, under a name of its own until it is verified."""
+    with engine_errors("looking for leftovers"):
+        for left in api.images(name="lockstep/load"):  # of loads that were cut off
+            for stale in left.get("RepoTags") or ():
+                _forget(api, stale)
     reference = f"lockstep/load:{image.id.removeprefix('sha256:')[:32]}"
     with progress.task("Into the engine", image.size) as task, engine_errors("loading the image"):
         for event in api.load_image(docker_archive(image, store, reference=reference, on_sent=task.advance)):

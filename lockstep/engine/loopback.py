@@ -91,6 +91,8 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     protocol_version = "HTTP/1.1"
+    # containerd tries TLS first, and plain HTTP only if the answer to that begins with "HTTP/"
+    default_request_version = "HTTP/1.1"
 
     def do_HEAD(self) -> None:
         self._answer(send_body=False)
