@@ -18,7 +18,6 @@ from lockstep.run import RunRecord
 from lockstep.training import train_local
 
 ROOT = Path(__file__).resolve().parents[2]
-IMAGE = "lockstep/pytorch-env"
 
 
 @pytest.fixture(scope="session")
@@ -26,15 +25,6 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """An engine that answers; started, and installed, where that is possible."""
     with connect(install=True, home=Home(tmp_path_factory.mktemp("engine"))) as engine:
         yield engine
-
-
-@pytest.fixture(scope="session")
-def torch_image(engine: Engine) -> str:
-    """The ID of the image that `./invoke build` made."""
-    found = engine.image_id(IMAGE)
-    if found is None:
-        pytest.skip(f"{IMAGE} isn't in the engine; `./invoke build` makes it")
-    return found
 
 
 @dataclass(frozen=True)
