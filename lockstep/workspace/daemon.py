@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -88,6 +89,8 @@ class Daemon:
             deadline = time.monotonic() + STOP_SECONDS
             while time.monotonic() < deadline:
                 if not is_served(self.folder):
+                    with contextlib.suppress(OSError):
+                        os.waitpid(self.pid, 0)  # our own child would stay as a zombie
                     return
                 time.sleep(0.05)
 

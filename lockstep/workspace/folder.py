@@ -21,7 +21,8 @@ class Folder:
     datastores/<name>/<path>    data
     runs/<id>/                  working folders of runs that go
     mlflow/                     MLflow's database, socket and log
-    server.json, server.log     port and process of the server; what it did
+    server.json, server.log     ports and process of the server that runs; what it did
+    ports.json                  the ports of the last one: the next takes the same
     """
 
     path: Path

@@ -12,9 +12,7 @@ import logging
 import sqlite3
 import threading
 from datetime import datetime
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from lockstep.workspace.artifacts import RUN_ORIGIN
 from lockstep.workspace.folder import Folder
@@ -22,6 +20,9 @@ from lockstep.workspace.metrics import Metrics
 from lockstep.workspace.mlflow_server import MLflowServer
 from lockstep.workspace.runs import container_of
 from lockstep.workspace.state import State
+
+if TYPE_CHECKING:
+    import httpx
 
 log = logging.getLogger("lockstep.workspace")
 STATES = {

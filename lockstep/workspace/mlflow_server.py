@@ -12,8 +12,10 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import httpx
+if TYPE_CHECKING:
+    import httpx
 
 log = logging.getLogger("lockstep.workspace")
 START_SECONDS = 120
@@ -58,6 +60,8 @@ class MLflowServer:
 
     def client(self) -> httpx.Client:
         """Return a client for it; its base address is only a name."""
+        import httpx  # takes a third of a second: not before the first answer
+
         return httpx.Client(
             transport=httpx.HTTPTransport(uds=str(self.socket)), base_url="http://localhost", timeout=60
         )
@@ -100,6 +104,8 @@ class MLflowServer:
 
     def _watch(self) -> None:
         """Find out when it answers."""
+        import httpx
+
         deadline = time.monotonic() + START_SECONDS
         assert self._process is not None
         while time.monotonic() < deadline and self._process.poll() is None and not self._closed.is_set():

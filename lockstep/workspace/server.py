@@ -10,9 +10,11 @@ import logging.handlers
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from lockstep.engine import Engine
 from lockstep.errors import EngineError, LockstepError, WorkspaceError
@@ -37,6 +39,8 @@ from lockstep.workspace.tls import Authority
 
 log = logging.getLogger("lockstep.workspace")
 LOOPBACK = "127.0.0.1"
+NOTED, PORTS = "server.json", "ports.json"
+LOCK_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,8 @@ def serve(path: Path, parts: Parts, *, port: int = 0, studio_port: int = 0) -> N
 @contextlib.contextmanager
 def running(folder: Folder, parts: Parts, port: int, studio_port: int) -> Iterator[Site]:
     """Put the workspace together and serve it until the block ends."""
-    noted = _noted(folder)
+    (folder.path / NOTED).unlink(missing_ok=True)  # a killed server's: its process isn't this one
+    noted = _ports(folder)
     listener = Listener(Authority(folder.tls))
     site, serving = _site(folder, parts), threading.Event()
 
@@ -100,13 +105,16 @@ def running(folder: Folder, parts: Parts, port: int, studio_port: int) -> Iterat
     site.hosts.update(f"{name}:{port}" for name in (LOOPBACK, "localhost", "host.docker.internal"))
     site.studio = f"http://{LOOPBACK}:{studio_port}/studio/{site.identity.secret('studio')}"
     serving.set()
-    _note(folder, {"port": port, "studio_port": studio_port, "pid": os.getpid()})
+    ports = {"port": port, "studio_port": studio_port}
+    _note(folder, PORTS, ports)
+    _note(folder, NOTED, {**ports, "pid": os.getpid()})
     site.mlflow.start()
     site.bridge.start()
     threading.Thread(target=_begin, args=(site,), daemon=True).start()
     try:
         yield site
     finally:
+        (folder.path / NOTED).unlink(missing_ok=True)
         site.runner.shut_down()
         listener.stop()
         site.bridge.stop()
@@ -169,14 +177,24 @@ def _once(connect: Callable[[], Engine]) -> Callable[[], Engine]:
 def _alone(folder: Folder) -> Iterator[None]:
     """Hold the folder's lock, so that one process at a time serves it."""
     with (folder.path / "server.lock").open("w") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise WorkspaceError(
-                f"The workspace in {folder.path} is being served already.",
-                "`./invoke workspace --stop` stops it.",
-            ) from error
+        deadline = time.monotonic() + LOCK_SECONDS
+        while not _locked(held):
+            if time.monotonic() > deadline:  # whoever only looks whether it is held, holds it for a moment
+                raise WorkspaceError(
+                    f"The workspace in {folder.path} is being served already.",
+                    "`./invoke workspace --stop` stops it.",
+                )
+            time.sleep(0.01)
         yield
+
+
+def _locked(held: IO[str]) -> bool:
+    """Take the lock of an open file if nobody has it."""
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -196,16 +214,16 @@ def _logging(folder: Folder) -> Iterator[None]:
         handler.close()
 
 
-def _noted(folder: Folder) -> dict[str, int]:
-    """Return what the last server noted of itself."""
+def _ports(folder: Folder) -> dict[str, int]:
+    """Return the ports of the last server."""
     try:
-        noted: dict[str, int] = json.loads((folder.path / "server.json").read_text())
+        noted: dict[str, int] = json.loads((folder.path / PORTS).read_text())
     except (OSError, ValueError):
         return {}
     return noted
 
 
-def _note(folder: Folder, facts: dict[str, int]) -> None:
-    partial = folder.path / "server.json.partial"
+def _note(folder: Folder, name: str, facts: dict[str, int]) -> None:
+    partial = folder.path / f"{name}.partial"
     partial.write_text(json.dumps(facts))
-    partial.replace(folder.path / "server.json")
+    partial.replace(folder.path / name)

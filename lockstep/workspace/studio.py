@@ -10,14 +10,16 @@ from __future__ import annotations
 import hmac
 import logging
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
 from lockstep.workspace.fault import Fault
 from lockstep.workspace.site import Site
+
+if TYPE_CHECKING:
+    import httpx
 
 log = logging.getLogger("lockstep.workspace")
 PASSED_ON = ("accept", "content-type", "content-length", "range", "if-none-match", "accept-language")
@@ -52,9 +54,6 @@ class Studio:
             response = _page(fault.message, status=fault.status)
         except ClientDisconnect:
             return
-        except httpx.HTTPError as error:
-            log.warning("MLflow's page could not be fetched: %s", type(error).__name__)
-            response = _page("MLflow doesn't answer just now.", again=True, status=503)
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
@@ -86,6 +85,8 @@ class Studio:
         return response
 
     async def _pass_on(self, request: Request) -> Response:
+        import httpx  # takes a third of a second: not before the first answer
+
         if self._client is None:
             transport = httpx.AsyncHTTPTransport(uds=str(self._site.mlflow.socket))
             self._client = httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60)
@@ -93,7 +94,11 @@ class Studio:
         path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         body = request.stream() if request.method not in ("GET", "HEAD") else None
         sent = self._client.build_request(request.method, path, headers=headers, content=body)
-        answer = await self._client.send(sent, stream=True)
+        try:
+            answer = await self._client.send(sent, stream=True)
+        except httpx.HTTPError as error:
+            log.warning("MLflow's page could not be fetched: %s", type(error).__name__)
+            return _page("MLflow doesn't answer just now.", again=True, status=503)
 
         async def pieces() -> AsyncIterator[bytes]:
             try:

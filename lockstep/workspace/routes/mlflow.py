@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-import httpx
 from starlette.responses import JSONResponse, Response
 
 from lockstep.workspace.call import Call, Routes
 from lockstep.workspace.fault import Fault
+
+if TYPE_CHECKING:
+    import httpx
 
 routes = Routes()
 STATES = {"FINISHED": "Completed", "FAILED": "Failed", "KILLED": "Canceled", "RUNNING": "Running"}
