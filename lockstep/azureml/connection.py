@@ -36,7 +36,8 @@ def point_sdk_at(environment: Mapping[str, str]) -> None:
 
     Raises WorkspaceError when it has been imported for another one already.
     """
-    differs = any(os.environ.get(name) != value for name, value in environment.items())
+    read_at_import = ("ARM_CLOUD_METADATA_URL", "AZUREML_CURRENT_CLOUD")
+    differs = any(os.environ.get(name) != environment.get(name) for name in read_at_import)
     if differs and "azureml._vendor.azure_cli_core" in sys.modules:
         raise WorkspaceError(
             "The SDK of this process is bound to another workspace already.",
