@@ -44,8 +44,8 @@ class Answer(BaseHTTPRequestHandler):
         self.send_response(206 if asked and self.server.ranges else 200)
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
+        self.server.sent += len(content) - start  # before the last byte goes: the client may look at once
         self.wfile.write(content[start:])
-        self.server.sent += len(content) - start
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
