@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 import os
 import shutil
 import subprocess
@@ -11,10 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lockstep.progress import Progress
+from lockstep.virtualenv import provide
 
 _JUDGES = {"skopeo": "skopeo", "umoci": "umoci", "docker-registry": "docker-registry"}
 """Programs that judge our images in the tests, and Debian's packages that have them."""
 
+_TOOLS = "requirements/test.lock"
 _GATE = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
@@ -31,7 +32,7 @@ def test(root: Path, *, quick: bool, arguments: Sequence[str]) -> int:
 
     progress = terminal.progress()
     install = not os.environ.get("LOCKSTEP_NO_INSTALL")
-    _install_tools(root, progress)
+    provide(Path(sys.prefix), root / _TOOLS, progress, exactly=False)
     _install_judges(progress, install=install)
     connect(install=install, progress=progress, home=Home.default()).close()
     chosen = ["-m", "not slow"] if quick else []
@@ -42,7 +43,7 @@ def check(root: Path) -> int:
     """Run linters, types, import contracts and tests, the quick ones first; stop at the first that fails."""
     from lockstep import terminal
 
-    _install_tools(root, terminal.progress())
+    provide(Path(sys.prefix), root / _TOOLS, terminal.progress(), exactly=False)
     for command in _GATE:
         print(f"$ {' '.join(command)}", flush=True)
         if code := _run(root, *command):
@@ -52,32 +53,6 @@ def check(root: Path) -> int:
 
 def _run(root: Path, module: str, *arguments: str) -> int:
     return subprocess.run([sys.executable, "-m", module, *arguments], cwd=root, check=False).returncode
-
-
-def _install_tools(root: Path, progress: Progress) -> None:
-    """Put the pinned test tools into the running environment, unless they are the ones that are there."""
-    lock, made_from = root / "requirements" / "test.lock", Path(sys.prefix) / "test.lock"
-    if made_from.exists() and filecmp.cmp(lock, made_from, shallow=False):
-        return
-    import uv
-
-    progress.say("Installing the test tools of requirements/test.lock.")
-    subprocess.run(
-        [uv.find_uv_bin(), "pip", "install", "--quiet", "--system-certs", "--require-hashes"]
-        + ["--python", sys.executable, "-r", str(lock)],
-        cwd=sys.prefix,
-        env={**os.environ, **_index()},
-        check=True,
-    )
-    shutil.copyfile(lock, made_from)
-
-
-def _index() -> dict[str, str]:
-    """Return the package index that pip is set to, for uv, which doesn't read pip's settings."""
-    from lockstep.servers import read_servers
-
-    index = read_servers().pip.index_url
-    return {"UV_DEFAULT_INDEX": index} if index else {}
 
 
 def _install_judges(progress: Progress, *, install: bool) -> None:

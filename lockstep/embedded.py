@@ -22,6 +22,7 @@ from lockstep.home import Home
 from lockstep.progress import Progress
 from lockstep.project import Project
 from lockstep.settings import Settings
+from lockstep.virtualenv import provide
 
 if TYPE_CHECKING:
     from lockstep.workspace.daemon import Daemon
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
 _SETTINGS = "settings.json"
 _CODE = "code"
 """In the workspace's folder: the settings that its server works with, and which code it runs."""
-MLFLOW_PYTHON = Path(".venv-workspace/bin/python")
-"""The Python, relative to the checkout, of the virtual environment that MLflow is installed in."""
+_HERE = Path(__file__).parents[1]  # lockstep isn't installed, and the server may run anywhere
+_MLFLOW = _HERE / ".venv-workspace"
+"""The virtual environment of MLflow's server, which needs other versions than the host tools do."""
 
 
 def start_embedded(project: Project) -> Daemon:
@@ -53,10 +55,9 @@ def start_embedded(project: Project) -> Daemon:
                 )
             else:
                 running.stop()
-        here = str(Path(__file__).parents[1])  # lockstep isn't installed, and the command may run anywhere
-        code = (
-            f"import sys; sys.path.insert(0, {here!r}); from lockstep.embedded import main; sys.exit(main())"
-        )
+        provide(_MLFLOW, _HERE / "requirements" / "workspace.lock", project.progress)
+        path = f"sys.path.insert(0, {str(_HERE)!r})"
+        code = f"import sys; {path}; from lockstep.embedded import main; sys.exit(main())"
         return start(folder, (sys.executable, "-c", code, str(folder)))
 
 
@@ -105,7 +106,7 @@ def main() -> int:
 
     folder = Path(sys.argv[1])
     _write(folder / _CODE, _code())
-    python = _project(folder, Progress()).settings.root / MLFLOW_PYTHON
+    python = _MLFLOW / "bin" / "python"
     parts = Parts(
         find_engine,
         build_environment=lambda definition, on_line: build_environment(folder, definition, on_line),

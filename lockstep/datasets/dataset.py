@@ -20,7 +20,7 @@ from lockstep.errors import JobError
 from lockstep.home import disk_full_in_words
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp")
-ANY_DATA = "`./invoke data --source PATH` takes a folder or a tar.gz with train/<class>/<image>.png in it."
+ANY_DATA = "`./invoke data --from PATH` takes a folder or a tar.gz with train/<class>/<image>.png in it."
 SPLITS = ("train", "test")
 SIDE = 32  # pixels of an image that we write
 
@@ -59,7 +59,7 @@ def read_dataset(folder: Path) -> Dataset:
     if not counts["train"]:
         raise JobError(
             f"{folder} holds no images; expected {folder}/train/<class>/<image>.png (or .jpg, .bmp).",
-            "`./invoke data --source PATH` takes a folder or a tar.gz of such images.",
+            "`./invoke data --from PATH` takes a folder or a tar.gz of such images.",
         )
     return Dataset(folder.name, folder, counts["train"], counts["test"], tuple(sorted(classes)))
 
