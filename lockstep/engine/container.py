@@ -16,6 +16,8 @@ from lockstep.engine.output import Lines, OnLine
 from lockstep.engine.owner import LABEL, this_process
 from lockstep.errors import EngineError, LockstepError
 
+INITS = ("docker-init", "catatonit")
+
 GRACE_SECONDS = 2.0
 """How long a stopped script may take to end by itself after SIGINT, as after Ctrl-C in a terminal."""
 
@@ -85,7 +87,7 @@ class Container:
 
     def __init__(self, api: Any, name: str, output: Any) -> None:
         self._api = api
-        self._output = output
+        self.output = output
         self.name = name
 
     def __enter__(self) -> Container:
@@ -101,7 +103,7 @@ class Container:
         read_frames: Any = frames.frames_iter
         streams = {1: Lines(on_line), 2: Lines(on_line)}  # stdout, stderr
         with engine_errors("reading the container's output"), contextlib.suppress(OSError):
-            for number, block in read_frames(self._output, tty=False):
+            for number, block in read_frames(self.output, tty=False):
                 streams[number].write(block)
         for stream in streams.values():
             stream.close()
@@ -143,8 +145,8 @@ class Container:
     def remove(self) -> None:
         """Kill it if it runs, and remove it. Nothing happens if it is gone, or the engine is."""
         remove_container(self._api, self.name)  # its output ends with it, which frees whoever follows
-        with contextlib.suppress(OSError, ValueError):
-            self._output._response.close()  # the SDK keeps it there: the connection is open until then
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            self.output._response.close()  # the SDK keeps it there: the connection is open until then
 
 
 def remove_container(api: Any, name: str) -> None:
@@ -160,17 +162,49 @@ def start_container(api: Any, run: ContainerRun, *, has_gpus: bool) -> Container
     half-way, Ctrl-C too, leaves no container.
     """
     check_mounts(api, run)
-    name = f"lockstep-{uuid.uuid4().hex[:12]}"
+    config = container_config(run, has_gpus=has_gpus)
+    try:
+        return _start_from(api, run, config)
+    except EngineError as error:
+        if not any(program in error.message for program in INITS):
+            raise
+    config["HostConfig"]["Init"] = False  # some installations of docker and Podman come without it
+    return _start_from(api, run, config)
+
+
+def _start_from(api: Any, run: ContainerRun, config: dict[str, Any]) -> Container:
+    import docker.errors
+
+    container = Container(api, f"lockstep-{uuid.uuid4().hex[:12]}", None)
     doing = f"starting {run.command[0] if run.command else 'the container'}"
     try:
         with engine_errors(doing):
-            api.create_container_from_config(container_config(run, has_gpus=has_gpus), name)
-            output = api.attach_socket(name, {"stream": 1, "stdout": 1, "stderr": 1})
-            _start(api, name, run)
-        return Container(api, name, output)
+            try:
+                api.create_container_from_config(config, container.name)
+                attached = {"stream": 1, "stdout": 1, "stderr": 1}
+                container.output = api.attach_socket(container.name, attached)
+                api.start(container.name)
+            except docker.errors.APIError as error:
+                raise _refused(str(error.explanation or error), run, doing) from error
     except BaseException:
-        remove_container(api, name)
+        container.remove()
         raise
+    return container
+
+
+def _refused(told: str, run: ContainerRun, doing: str) -> LockstepError:
+    """Return the error for a container that the engine doesn't start: what the image or the machine lacks."""
+    is_missing = "executable file not found" in told or "no such file or directory" in told
+    if is_missing and not any(program in told for program in INITS):
+        return EngineError(
+            f"The image can't run {run.command[0] if run.command else 'its command'!r}: {told}",
+            "Is it a program in the image (`./invoke image` lists its packages) and spelled right?",
+        )
+    if "could not select device driver" in told:
+        return EngineError(
+            "The engine has no driver for GPUs.", "Install the NVIDIA Container Toolkit, or run without GPUs."
+        )
+    return in_words(told, doing)
 
 
 def check_mounts(api: Any, run: ContainerRun) -> None:
@@ -181,27 +215,6 @@ def check_mounts(api: Any, run: ContainerRun) -> None:
                 f"{mount.source} doesn't exist; it was to be mounted at {mount.target}.",
                 "Make it, or name another one.",
             )
-
-
-def _start(api: Any, name: str, run: ContainerRun) -> None:
-    """Start a created container; say in words what the image or the machine lacks."""
-    import docker.errors
-
-    try:
-        api.start(name)
-    except docker.errors.APIError as error:
-        told = str(error.explanation or error)
-        if "executable file not found" in told or "no such file or directory" in told:
-            raise EngineError(
-                f"The image can't run {run.command[0] if run.command else 'its command'!r}: {told}",
-                "Is it a program in the image (`./invoke image` lists its packages) and spelled right?",
-            ) from error
-        if "could not select device driver" in told:
-            raise EngineError(
-                "The engine has no driver for GPUs.",
-                "Install the NVIDIA Container Toolkit, or run without GPUs.",
-            ) from error
-        raise in_words(told, f"starting {' '.join(run.command[:1])}") from error
 
 
 def container_config(run: ContainerRun, *, has_gpus: bool) -> dict[str, Any]:

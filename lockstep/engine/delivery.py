@@ -88,7 +88,7 @@ def engine_id(api: Any, image: Image) -> str | None:
         with engine_errors("looking for the image"):
             try:
                 told = api.inspect_image(identity)
-            except docker.errors.ImageNotFound:
+            except docker.errors.NotFound:
                 continue
             if told["RootFS"].get("Layers") == [layer.diff_id for layer in image.layers]:
                 return str(told["Id"])

@@ -131,7 +131,7 @@ class Engine:
         with engine_errors(f"looking for the image {name}"):
             try:
                 return str(self.api.inspect_image(name)["Id"])
-            except docker.errors.ImageNotFound:
+            except docker.errors.NotFound:
                 return None
 
     def deliver(self, image: Image, store: Store, name: str, progress: Progress = SILENT) -> Delivery:
@@ -202,7 +202,7 @@ class Engine:
         with engine_errors(f"removing the image {name}"):
             try:
                 self.api.remove_image(name)
-            except docker.errors.ImageNotFound:
+            except docker.errors.NotFound:
                 return False
         return True
 

@@ -52,7 +52,7 @@ def in_words(explanation: str, doing: str) -> LockstepError:
             f"The engine's disk is full ({doing}): {explanation}",
             "Free some space (`./invoke clean`, `docker system df`), then run this again.",
         )
-    if "no such image" in lowered:
+    if "no such image" in lowered or "image not known" in lowered:
         return EngineError(
             f"The engine hasn't got the image ({doing}): {explanation}", "Run `./invoke build`."
         )

@@ -54,7 +54,7 @@ class Loading:
 
         try:
             return list(self._api.inspect_image(identity)["RootFS"].get("Layers") or [])
-        except docker.errors.ImageNotFound:  # removed since it was listed
+        except docker.errors.NotFound:  # removed since it was listed
             return []
 
     def grow(self, layers: Sequence[ImageLayer], task: Task, stop: threading.Event | None = None) -> None:

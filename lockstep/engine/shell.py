@@ -29,6 +29,7 @@ def shell(api: Any, run: ContainerRun, *, has_gpus: bool) -> int:
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     config = container_config(run, has_gpus=has_gpus)
     config |= {"Tty": on_terminal, "OpenStdin": True, "StdinOnce": True, "AttachStdin": True}
+    config["HostConfig"]["Init"] = False  # a shell looks after signals and children itself
     if on_terminal:
         config["Env"].append(f"TERM={os.environ.get('TERM', 'xterm')}")
     name = f"lockstep-{uuid.uuid4().hex[:12]}"
