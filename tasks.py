@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ HELP = {
     "locked": "refuse a stale lock instead of making it anew",
     "no-install": "never install system packages (as LOCKSTEP_NO_INSTALL=1)",
     "json": "print JSON for scripts",
+    "workspace": "embedded, a name, SUBSCRIPTION/GROUP/NAME or a config.json",
+    "tenant": "the Azure tenant to sign in to",
     "upgrade": "move all packages, or those named (numpy,torch), to the newest versions that fit",
 }
 
@@ -157,24 +160,94 @@ def train_local(
 
 @task(
     help=_help(
+        "workspace",
+        "tenant",
+        "locked",
+        "no-install",
+        "json",
+        environment="a curated environment of the service's, AzureML-…, in place of this image",
+        remote_build="let the service build the conda file or the requirements",
+        nodes="machines, for torch.distributed",
+        processes="processes on each of them",
+        wait="follow the run to its end; --no-wait returns at once",
+        dry_run="print what would be sent, and send nothing",
+        check_azure="try against a real workspace what docs/azure.md lists as unverified",
+    )
+)
+@in_words
+def submit(
+    c: Context,
+    workspace: str = "",
+    tenant: str = "",
+    environment: str = "",
+    remote_build: bool = False,
+    nodes: int = 0,
+    processes: int = 0,
+    wait: bool = True,
+    dry_run: bool = False,
+    check_azure: bool = False,
+    locked: bool = False,
+    no_install: bool = False,
+    json: bool = False,
+) -> None:
+    """Run the same training in a workspace: Azure ML, or the embedded one until Azure is configured.
+
+    ./invoke submit
+    ./invoke submit -- --epochs 5             arguments after -- go to the script
+    ./invoke submit --nodes 2 --processes 2   one model, trained by two machines of two processes
+    ./invoke submit --dry-run                 what would be sent
+    ./invoke submit --no-wait                 then ./invoke logs last
+    """
+    from lockstep import azure_check, remote_report, submission
+
+    project = _project(c, no_install=no_install)
+    where = {"workspace": workspace, "tenant": tenant}
+    what = {"environment": environment, "remote_build": remote_build, "locked": locked}
+    size = {"nodes": nodes or None, "processes": processes or None}
+    if check_azure:
+        raise Exit(code=remote_report.print_points(azure_check.check_azure(project, **where)))
+    if dry_run:
+        plan = submission.plan(project, _after_dashes(), workspace=workspace, **what, **size)
+        remote_report.print_plan(plan, json=json)
+        return
+    on_line = functools.partial(print, file=sys.stderr if json else sys.stdout, flush=True)
+    made = submission.submit(project, _after_dashes(), **where, **what, **size, wait=wait, on_line=on_line)
+    remote_report.print_submission(made, project.settings.runs, json=json)
+    raise Exit(code=made.record.exit_code or 0)
+
+
+@task(
+    help=_help(
         "json",
         from_="a folder or .tar.gz of images in class folders: train/<class>/…, test/<class>/…",
         name="what to call it under data/",
         digits="write scikit-learn's handwritten digits; needs only the package index",
+        upload="put the dataset into the workspace's default datastore as well",
     )
 )
 @in_words
-def data(c: Context, from_: str = "", name: str = "", digits: bool = False, json: bool = False) -> None:
+def data(
+    c: Context,
+    from_: str = "",
+    name: str = "",
+    digits: bool = False,
+    upload: bool = False,
+    json: bool = False,
+) -> None:
     """Get the images to train on: CIFAR-10, a folder of yours, or handwritten digits.
 
     ./invoke data                            CIFAR-10, verified and resumable
     ./invoke data --from photos.tar.gz       your own images
     ./invoke data --digits                   1,797 handwritten digits, 1 MB
+    ./invoke data --digits --upload          and into the workspace's datastore
     """
-    from lockstep import pipeline, report
+    from lockstep import pipeline, remote_data, report
 
-    found = pipeline.get_data(_project(c), source=from_, name=name, digits=digits)
+    project = _project(c)
+    found = pipeline.get_data(project, source=from_, name=name, digits=digits)
     report.print_json(found.as_json()) if json else print(f"{found} in {found.folder.relative_to(ROOT)}")
+    if upload:
+        remote_data.upload(project, found.folder)
 
 
 @task(help=_help("json", compare="two runs, A,B: say per fact whether they are the same"))
@@ -219,13 +292,20 @@ def doctor(c: Context, json: bool = False) -> None:
     help={
         "everything": "also downloads, the base image and the channel made here, and all images",
         "dry-run": "only say what would go",
+        "remote": "in the workspace: show the data that this project put there",
+        "yes": "with --remote: remove it",
     }
 )
 @in_words
-def clean(c: Context, everything: bool = False, dry_run: bool = False) -> None:
+def clean(
+    c: Context, everything: bool = False, dry_run: bool = False, remote: bool = False, yes: bool = False
+) -> None:
     """Remove what Lockstep can make again: layers and images that the last build doesn't use."""
-    from lockstep import cleaning, report
+    from lockstep import cleaning, remote_data, remote_report, report
 
+    if remote:
+        remote_report.print_leftovers(remote_data.clean_remote(_project(c), yes=yes), removed=yes)
+        return
     cleaned = cleaning.clean(_project(c), everything=everything, dry_run=dry_run)
     report.print_cleaned(cleaned, dry_run=dry_run)
 
@@ -251,4 +331,113 @@ def check(c: Context) -> None:
     raise Exit(code=development.check(ROOT))
 
 
+@task(help=_help("workspace", "tenant", "locked", "json"))
+@in_words
+def register(
+    c: Context, workspace: str = "", tenant: str = "", locked: bool = False, json: bool = False
+) -> None:
+    """Register the image as an environment of the workspace, without a run."""
+    from lockstep import remote_report, submission
+
+    version = submission.register(_project(c), workspace=workspace, tenant=tenant, locked=locked)
+    remote_report.print_environment(version, json=json)
+
+
+@task(help=_help("workspace", "tenant", "locked", "json", to="a repository: registry.example/team/name"))
+@in_words
+def push(
+    c: Context, to: str = "", workspace: str = "", tenant: str = "", locked: bool = False, json: bool = False
+) -> None:
+    """Push the image to a registry, blob by blob; what is there isn't sent.
+
+    ./invoke push                                          to the settings' repository or the workspace's own
+    ./invoke push --to registry.example/team/pytorch-env   with the credentials that `docker login` left
+    """
+    from lockstep import remote_image, remote_report
+
+    pushed = remote_image.push(_project(c), to=to, workspace=workspace, tenant=tenant, locked=locked)
+    remote_report.print_push(pushed, json=json)
+
+
+@task(positional=["run"], help=_help("workspace", "tenant", run="an id, its beginning or end, or last"))
+@in_words
+def logs(c: Context, run: str, workspace: str = "", tenant: str = "") -> None:
+    """Show what a submitted run printed, and follow it if it goes on.
+
+    ./invoke logs last
+    """
+    from lockstep import remote_runs
+
+    state = remote_runs.logs(_project(c), run, workspace=workspace, tenant=tenant)
+    print(f"{state.id}: {state.status}", file=sys.stderr)
+
+
+@task(positional=["run"], help=_help("workspace", "tenant", run="an id, its beginning or end, or last"))
+@in_words
+def cancel(c: Context, run: str, workspace: str = "", tenant: str = "") -> None:
+    """Stop a submitted run."""
+    from lockstep import remote_runs
+
+    print(f"Canceled {remote_runs.cancel(_project(c), run, workspace=workspace, tenant=tenant)}.")
+
+
+@task(
+    positional=["run"], help=_help("workspace", "tenant", "json", run="an id, its beginning or end, or last")
+)
+@in_words
+def metrics(c: Context, run: str, workspace: str = "", tenant: str = "", json: bool = False) -> None:
+    """Show what a submitted run has logged so far."""
+    from lockstep import remote_report, remote_runs
+
+    found = remote_runs.metrics(_project(c), run, workspace=workspace, tenant=tenant)
+    remote_report.print_metrics(found, json=json)
+
+
+@task(
+    positional=["run"],
+    help=_help(
+        "workspace", "tenant", run="an id, its beginning or end, or last", to="the folder to fetch into"
+    ),
+)
+@in_words
+def download(c: Context, run: str, to: str = "", workspace: str = "", tenant: str = "") -> None:
+    """Fetch everything that a submitted run left: outputs and logs."""
+    from lockstep import remote_report, remote_runs
+
+    target = Path(to) if to else None
+    found = remote_runs.download(_project(c), run, to=target, workspace=workspace, tenant=tenant)
+    remote_report.print_files(found)
+
+
+@task(help=_help("json", stop="end its server", reset="end it and remove everything that it keeps"))
+@in_words
+def workspace(c: Context, stop: bool = False, reset: bool = False, json: bool = False) -> None:
+    """Start the embedded workspace and print what points the SDK at it.
+
+    ./invoke workspace             eval the lines it prints, and any azureml-core script runs here
+    ./invoke workspace --stop
+    ./invoke workspace --reset     forget every run, environment and datastore in it
+    """
+    from lockstep import embedded, remote_report
+
+    project = _project(c)
+    if stop or reset:
+        print(embedded.end_embedded(project, reset=reset))
+        return
+    remote_report.print_workspace(embedded.start_embedded(project), json=json)
+
+
+@task
+@in_words
+def ui(c: Context) -> None:
+    """Open the embedded workspace's pages: runs, live curves, artifacts (MLflow's)."""
+    from lockstep import embedded
+
+    page = embedded.start_embedded(_project(c)).studio
+    print(page)
+    webbrowser.open(page)
+
+
 ns = Collection(lock, build, image, shell, train_local, data, runs, engine, doctor, clean, test, check)
+for each in (submit, register, push, logs, cancel, metrics, download, workspace, ui):
+    ns.add_task(each)

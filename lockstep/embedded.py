@@ -61,6 +61,22 @@ def start_embedded(project: Project) -> Daemon:
         return start(folder, (sys.executable, "-c", code, str(folder)))
 
 
+def end_embedded(project: Project, *, reset: bool) -> str:
+    """Stop the embedded workspace's server, and remove all that it keeps if `reset`; say what was done."""
+    from lockstep.workspace.daemon import find
+    from lockstep.workspace.daemon import reset as remove
+
+    folder = project.state / "workspace"
+    running = find(folder)
+    if reset:
+        remove(folder)
+        return f"The embedded workspace in {folder} is gone; the next `./invoke submit` makes a new one."
+    if running is None:
+        return "The embedded workspace isn't running."
+    running.stop()
+    return "The embedded workspace is stopped; what it keeps stays."
+
+
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Let one process at a time start the server of a folder."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from json import dumps
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from lockstep.report import print_json, print_run
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from lockstep.registry import PushResult
     from lockstep.remote_data import Leftovers
     from lockstep.submission import Plan, Submission
+    from lockstep.workspace.daemon import Daemon
 
 _SHOWN = 10
 _SENT = (
@@ -151,7 +154,24 @@ def print_leftovers(found: Leftovers, *, removed: bool) -> None:
         print(f"stays  {kept}: the service keeps runs and environments for ever")
 
 
-def print_checked(checked: Checked) -> None:
-    """Print one point of `submit --check-azure`."""
-    print(f"{'ok ' if checked.ok else 'NOT'}  {checked.point}")
-    print(f"     {checked.told}")
+def print_points(points: Iterable[Checked]) -> int:
+    """Print each point of `submit --check-azure` as it is known; return 0 if all hold, else 1."""
+    failed = 0
+    for each in points:
+        failed += not each.ok
+        print(f"{'ok ' if each.ok else 'NOT'}  {each.point}", flush=True)
+        print(f"     {each.told}", flush=True)
+    return 1 if failed else 0
+
+
+def print_workspace(daemon: Daemon, *, json: bool) -> None:
+    """Print what points azureml-core at the embedded workspace, as lines that a shell can `eval`."""
+    from lockstep.workspace.daemon import config
+
+    if json:
+        print_json({"url": daemon.url, "environment": daemon.environment(), "config": config()})
+        return
+    print(f"# The embedded workspace answers at {daemon.url}; its log is {daemon.log}.")
+    print(f"# .azureml/config.json for Workspace.from_config(): {dumps(config())}")
+    for name, value in daemon.environment().items():
+        print(f"export {name}={quote(value)}")
