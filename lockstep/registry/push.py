@@ -64,18 +64,18 @@ def push(image: Image, store: Store, reference: str, progress: Progress = SILENT
     named = parse_reference(reference)
     with RegistryClient(named) as client:
         upload = _Upload(client, store)
-        client.retried(f"signing in to push to {named}", lambda: _may_push(client))
+        config = _Blob(CONFIG, image.id, len(image.config))
+        upload.bytes(
+            config, image.config
+        )  # first: it is small and says at once whether this account may push
         blobs: dict[str, _Blob] = {}
-        with progress.task(f"Pushing {named}", image.size) as task:
+        with progress.task(f"Pushing {named}", image.size - config.size) as task:
 
             def send(layer: ImageLayer, stop: threading.Event) -> None:
                 blobs[layer.digest] = upload.layer(layer, task, stop)
 
             distinct = {layer.digest: layer for layer in image.layers}
             together(send, sorted(distinct.values(), key=lambda layer: -layer.size))
-            config = _Blob(CONFIG, image.id, len(image.config))
-            upload.bytes(config, image.config)
-            task.advance(len(image.config))
         layers = [blobs[layer.digest].descriptor for layer in image.layers]
         told = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config.descriptor, "layers": layers}
         manifest = json.dumps(told, separators=(",", ":"), sort_keys=True).encode()
@@ -84,12 +84,6 @@ def push(image: Image, store: Store, reference: str, progress: Progress = SILENT
     return PushResult(
         f"{named.host}/{named.repository}@{digest}", digest, image.id, upload.sent, upload.new, upload.reused
     )
-
-
-def _may_push(client: RegistryClient) -> None:
-    """Open an upload and give it up again: that says at once whether this account may push."""
-    response = client.request("POST", "blobs/uploads/", expect=(202,))
-    client.http.delete(client.locate(response.headers["Location"]))
 
 
 def _publish(client: RegistryClient, named: Reference, manifest: bytes, image: Image) -> str:
@@ -184,9 +178,7 @@ class _Upload:
                 self._client.locate("blobs/uploads/"), params={"mount": digest, "from": repository}
             )
             if response.status_code == 201:
-                return True
-            if response.status_code == 202:  # not allowed or not there: an upload was opened instead
-                self._client.http.delete(self._client.locate(response.headers["Location"]))
+                return True  # 202: not allowed or not there; the upload that it opened is left to run out
         return False
 
     def _send(self, layer: ImageLayer, blob: _Blob | None, task: Task, stop: threading.Event) -> _Blob:

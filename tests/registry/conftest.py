@@ -23,7 +23,9 @@ from lockstep.image import LAYER, Image, ImageLayer
 from lockstep.store import Store
 
 PASSWORD = "pw"
-HASHED = "$2b$04$aXAMNI.ukX7kKbIz4ayj3uUXab3UmK8R2UiwXU2OoGtmCga.kdN72"  # bcrypt of PASSWORD, at its lowest cost
+HASHED = (
+    "$2b$04$aXAMNI.ukX7kKbIz4ayj3uUXab3UmK8R2UiwXU2OoGtmCga.kdN72"  # bcrypt of PASSWORD, at its lowest cost
+)
 
 
 @dataclass(frozen=True)
