@@ -100,6 +100,8 @@ def _judge(error: BaseException, status: int | None, code: str, text: str) -> tu
         return "you aren't signed in, or not to the right tenant.", SIGN_IN
     if "az login" in low or ("interactive" in low and "authentication" in low) or "aadsts" in low:
         return "you aren't signed in, or not to the right tenant.", SIGN_IN
+    if "access to" in low and "subscription" in low:
+        return "the subscription isn't one that you have in this tenant.", NOT_FOUND
     if status == 403 or "authorizationfailed" in low or "not authorized" in low:
         return "your account may not do that.", PERMISSION
     if status == 429 or "quota" in low:
