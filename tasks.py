@@ -201,9 +201,9 @@ def submit(
     from lockstep import azure_check, remote_report, submission
 
     project = _project(c, no_install=no_install)
-    where = {"workspace": workspace, "tenant": tenant}
-    what = {"environment": environment, "remote_build": remote_build, "locked": locked}
-    size = {"nodes": nodes or None, "processes": processes or None}
+    where: dict[str, Any] = {"workspace": workspace, "tenant": tenant}
+    what: dict[str, Any] = {"environment": environment, "remote_build": remote_build, "locked": locked}
+    size: dict[str, Any] = {"nodes": nodes or None, "processes": processes or None}
     if check_azure:
         raise Exit(code=remote_report.print_points(azure_check.check_azure(project, **where)))
     if dry_run:
@@ -439,5 +439,5 @@ def ui(c: Context) -> None:
 
 
 ns = Collection(lock, build, image, shell, train_local, data, runs, engine, doctor, clean, test, check)
-for each in (submit, register, push, logs, cancel, metrics, download, workspace, ui):
-    ns.add_task(each)
+for _task in (submit, register, push, logs, cancel, metrics, download, workspace, ui):
+    ns.add_task(_task)  # type: ignore[arg-type] - `task` is typed as if it gave back the function

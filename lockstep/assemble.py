@@ -7,6 +7,7 @@ environment that holds the package shares it.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,14 @@ if TYPE_CHECKING:
 def assembled(lock: Lock, home: Home) -> tuple[Layer, ...] | None:
     """Return the lock's layers if all are in the store: no package is needed then. None if one is missing."""
     return Store(home).layers(_lock_key(lock))
+
+
+def assembled_so_far(lock: Lock, home: Home) -> tuple[Layer, ...]:
+    """Return the lock's layers that are in the store, from the lowest up to the first that isn't."""
+    store, python = Store(home), python_of(lock.packages)
+    keys = ([_package_key(x, python) for x in members] for members in group(lock.packages))
+    found = (store.layer(_group_key(x)) for x in keys)
+    return tuple(itertools.takewhile(lambda layer: layer is not None, found))  # type: ignore[arg-type]
 
 
 def assemble(
@@ -73,7 +82,7 @@ def assemble(
 
 def _layer_of(store: Store, keys: Sequence[str], folder: Path) -> Layer:
     """Return the layer of a group: its only package's own, or one merged from those of all."""
-    key = keys[0] if len(keys) == 1 else _key("group", *keys)
+    key = _group_key(keys)
     if (layer := store.layer(key)) is not None:
         return layer
     parts = [x for x in map(store.layer, keys) if x is not None]
@@ -87,6 +96,10 @@ def _layer_of(store: Store, keys: Sequence[str], folder: Path) -> Layer:
     held = {name: what for x in files for name, (what, _, _) in x.items()}
     store.save_layer(key, layer, path, {name: (held[name], *place) for name, place in made.items()}, keys)
     return layer
+
+
+def _group_key(keys: Sequence[str]) -> str:
+    return keys[0] if len(keys) == 1 else _key("group", *keys)
 
 
 def _named(package: LockedPackage) -> str:

@@ -1,7 +1,9 @@
 """Grouping: which packages share a layer, as a pure function of the lock; and how shared layers are made.
 
-A big package is a layer of its own, so it is pulled and pushed once, whatever changes around it. They come
-big to small and the small ones last, in one layer: a small package more leaves all layers below as they are.
+A big package is a layer of its own, so it is pulled and pushed once, whatever changes around it. Native
+libraries come first, then what is made for one Python, each big to small; the small ones are last, in one
+layer. So a small package more, or another torch, leaves the layers below as they are. Native libraries are
+also made soonest, having nothing to compile, and the engine can take them while the others are made.
 """
 
 from __future__ import annotations
@@ -28,8 +30,14 @@ def group(packages: Iterable[LockedPackage]) -> tuple[tuple[LockedPackage, ...],
     big = [x for x in ordered if x.size >= BIG]
     if len(big) > MAX_LAYERS - 1:
         big = big[: MAX_LAYERS - 1]
+    big.sort(key=lambda x: (not _is_native(x), -x.size, x.name, x.manager))
     small = sorted(ordered[len(big) :], key=lambda x: (x.name, x.manager))
     return tuple((x,) for x in big) + ((tuple(small),) if small else ())
+
+
+def _is_native(package: LockedPackage) -> bool:
+    """Tell whether a wheel holds libraries for any Python: CUDA's, which stay when torch moves."""
+    return package.manager == "pip" and "-py3-none-" in package.filename
 
 
 Places = dict[str, tuple[int, int]]

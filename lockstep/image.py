@@ -141,8 +141,12 @@ def compose(base: Image, layers: Sequence[Layer], lock: Lock) -> Image:
     }
     if told.get("variant"):
         config["variant"] = told["variant"]
-    added = tuple(ImageLayer(x.diff_id, x.diff_id, LAYER, x.size, x.packages) for x in layers)
-    return Image(_json(config), (*base.layers, *added))
+    return Image(_json(config), (*base.layers, *map(as_image_layer, layers)))
+
+
+def as_image_layer(layer: Layer) -> ImageLayer:
+    """Return a layer of ours as images refer to it: uncompressed, its digest is its diff ID."""
+    return ImageLayer(layer.diff_id, layer.diff_id, LAYER, layer.size, layer.packages)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from lockstep.builds import Build, builds, remember
 from lockstep.errors import JobError, LockError
-from lockstep.image import Image, compose
+from lockstep.image import Image, ImageLayer, as_image_layer, compose
 from lockstep.lock import Change, Lock, compare_locks, read_lock, write_lock
 from lockstep.locked import LockedPackage
 from lockstep.project import Project
@@ -119,7 +119,7 @@ def _solve(project: Project, spec: Spec, old: Lock | None, upgrade: frozenset[st
 
 def build(project: Project, *, locked: bool = False) -> Built:
     """Make the image and put it into the engine; what is there already isn't made again."""
-    from lockstep.assemble import assemble, assembled
+    from lockstep.assemble import assemble, assembled, assembled_so_far
     from lockstep.base import base_image
     from lockstep.engine import connect
 
@@ -133,13 +133,21 @@ def build(project: Project, *, locked: bool = False) -> Built:
         packages = _fetch(project, spec, made.lock, wanted)
     with clock.stage("base"):
         base = base_image(project, made.lock, store)
-    with clock.stage("assemble"):
-        layers = assemble(made.lock, packages, home, progress)
-    with clock.stage("engine"), connect(install=install, progress=progress, home=home) as engine:
-        system = engine.build_system(base, store, project.settings.dockerfile_path, progress)
-        image = compose(system.image, layers, made.lock)
-        store.save_image(image)
-        delivery = engine.deliver(image, store, project.settings.reference, progress)
+    with clock.stage("engine"):
+        engine = connect(install=install, progress=progress, home=home)
+    with engine:
+        with clock.stage("system"):
+            system = engine.build_system(base, store, project.settings.dockerfile_path, progress)
+
+        def so_far() -> tuple[ImageLayer, ...]:
+            return (*system.image.layers, *map(as_image_layer, assembled_so_far(made.lock, home)))
+
+        with clock.stage("assemble"), engine.head_start(store, so_far):
+            layers = assemble(made.lock, packages, home, progress)
+        with clock.stage("deliver"):
+            image = compose(system.image, layers, made.lock)
+            store.save_image(image)
+            delivery = engine.deliver(image, store, project.settings.reference, progress)
     remember(project.state, Build(image.id, project.settings.reference, made.lock.hash))
     return Built(image, made.lock, made.changes, delivery, system.depends_on_day, tuple(clock.stages))
 
