@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from lockstep.workspace.fault import missing
 from lockstep.workspace.folder import Folder
+from lockstep.workspace.state import iso, now
 
 RUN_ORIGIN = "ExperimentRun"
 
@@ -44,11 +44,10 @@ def artifact_document(
     origin: str, container: str, path: str, modified: float | None = None
 ) -> dict[str, Any]:
     """Return the artifact as Azure ML writes it."""
-    moment = datetime.fromtimestamp(modified, timezone.utc) if modified else datetime.now(timezone.utc)
     return {
         "artifactId": f"{origin}/{container}/{path}",
         "origin": origin,
         "container": container,
         "path": path,
-        "createdTime": moment.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "createdTime": iso(modified) if modified else now(),
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from lockstep.workspace.fault import Fault
@@ -72,7 +72,7 @@ class Routes:
                 answer = await run_in_threadpool(handler, call)
                 if isinstance(answer, Response):
                     return answer
-                return Response() if answer is None else JSONResponse(answer)
+                return Response() if answer is None else json_response(answer)
 
             endpoint.__name__ = handler.__name__
             self._add(methods, paths, endpoint, public)
@@ -99,6 +99,11 @@ class Routes:
             self.table.append(Route(path.replace("{WS}", WS), endpoint, methods=methods.split("|")))
         if public:
             self.public.add(endpoint)
+
+
+def json_response(value: Any, status: int = 200) -> Response:
+    """Return JSON as Python's clients read it: a loss may be NaN."""
+    return Response(json.dumps(value), status, media_type="application/json")
 
 
 def own_workspace_only(parameters: Mapping[str, str]) -> None:

@@ -8,14 +8,17 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from lockstep.workspace.fault import Fault, missing
-from lockstep.workspace.state import State, now, text
+from lockstep.workspace.state import State, iso, now, text
 
 SCALAR = "azureml.v1.scalar"
-FROM_SDK, FROM_MLFLOW = "sdk", "mlflow"
+INSERT = (
+    "INSERT OR IGNORE INTO metric_values (run, name, metric, created, step, data, kind, columns)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
 
 
 class Metrics:
-    """The metrics of every run, in the order in which they came. `changed` is called after new ones from the SDK."""
+    """The metrics of every run, in the order in which they came. `changed` is called after new ones."""
 
     def __init__(self, state: State, changed: Callable[[], None] = lambda: None) -> None:
         self._state = state
@@ -27,30 +30,36 @@ class Metrics:
             for entry in entries:
                 name, columns, kind = _shape(entry)
                 for value in entry.get("value") or []:
-                    change.execute(
-                        "INSERT OR IGNORE INTO metrics (run, name, metric, created, step, data, kind, columns, origin)"
-                        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                        (run_id, name, str(value.get("metricId")), value.get("createdUtc") or now(), value.get("step"),
-                         json.dumps(value.get("data") or {}), kind, text(columns), FROM_SDK),
-                    )  # fmt: skip
+                    created, step = value.get("createdUtc") or now(), value.get("step")
+                    data = json.dumps(value.get("data") or {})
+                    values = (
+                        run_id,
+                        name,
+                        str(value.get("metricId")),
+                        created,
+                        step,
+                        data,
+                        kind,
+                        text(columns),
+                    )
+                    change.execute(INSERT, values)
         self.changed()
 
-    def add_from_mlflow(self, run_id: str, values: Iterable[tuple[str, float, int, int]]) -> None:
-        """Append what MLflow took: (name, value, milliseconds since 1970, step), so that the SDK finds it too."""
+    def add_numbers(self, run_id: str, numbers: Iterable[tuple[str, float, int, int]]) -> None:
+        """Append what MLflow's interface was sent: (name, value, milliseconds since 1970, step)."""
         with self._state.change() as change:
-            for name, value, moment, step in values:
+            for name, value, moment, step in numbers:
                 identity = hashlib.sha256(f"{name}\0{value!r}\0{moment}\0{step}".encode()).hexdigest()[:32]
-                change.execute(
-                    "INSERT OR IGNORE INTO metrics (run, name, metric, created, step, data, kind, columns, origin)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (run_id, name, identity, now(), step, json.dumps({name: value}), SCALAR, text({name: "double"}),
-                     FROM_MLFLOW),
-                )  # fmt: skip
+                created = iso(moment / 1000) if moment else now()
+                columns = text({name: "double"})
+                values = (run_id, name, identity, created, step, json.dumps({name: value}), SCALAR, columns)
+                change.execute(INSERT, values)
+        self.changed()
 
     def names(self, run_id: str) -> list[dict[str, Any]]:
         """Return the names and columns of a run's metrics, in the order of their first value."""
         rows = self._state.rows(
-            "SELECT name, columns, min(row) FROM metrics WHERE run = ? GROUP BY name ORDER BY 3", run_id
+            "SELECT name, columns, min(row) FROM metric_values WHERE run = ? GROUP BY name ORDER BY 3", run_id
         )
         return [
             {"metricKey": {"namespace": "", "name": row["name"]}, "columns": json.loads(row["columns"])}
@@ -59,7 +68,7 @@ class Metrics:
 
     def full(self, run_id: str, name: str, container: str) -> dict[str, Any]:
         """Return one metric with all its values, or refuse with 404."""
-        rows = self._state.rows("SELECT * FROM metrics WHERE run = ? AND name = ? ORDER BY row", run_id, name)
+        rows = self._state.rows("SELECT * FROM metric_values WHERE run = ? AND name = ? ORDER BY row", run_id, name)
         if not rows:
             raise missing(f"The metric {name!r} of the run {run_id!r}")
         values = [
@@ -82,12 +91,14 @@ class Metrics:
         }
 
     def numbers_after(self, row: int, limit: int = 1000) -> list[dict[str, Any]]:
-        """Return what the SDK logged after row number `row`: one item per row, with MLflow's key, value and step."""
+        """Return what was logged after row number `row`: one item per row, with MLflow's key, value and step."""
         rows = self._state.rows(
-            "SELECT *, (SELECT count(*) FROM metrics AS before WHERE before.run = metrics.run AND"
-            " before.name = metrics.name AND before.row < metrics.row) AS earlier"
-            " FROM metrics WHERE row > ? AND origin = ? ORDER BY row LIMIT ?", row, FROM_SDK, limit
-        )  # fmt: skip
+            "SELECT *, (SELECT count(*) FROM metric_values AS before WHERE before.run = metric_values.run AND"
+            " before.name = metric_values.name AND before.row < metric_values.row) AS earlier"
+            " FROM metric_values WHERE row > ? ORDER BY row LIMIT ?",
+            row,
+            limit,
+        )
         return [
             {
                 "row": row["row"],

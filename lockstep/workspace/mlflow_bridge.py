@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import sqlite3
 import threading
 from datetime import datetime
@@ -163,18 +164,23 @@ class Bridge:
 
     def _bring_metrics(self, client: httpx.Client) -> bool:
         """Bring the next metrics; False when there are none."""
-        rows = self._metrics.numbers_after(int(self._state.note("mirrored metrics", "0")), BATCH)
+        rows = self._metrics.numbers_after(int(self._state.note("mirrored row", "0")), BATCH)
         by_run: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
             for key, value in row["values"].items():
                 moment = _milliseconds(row["created"])
-                item = {"key": _allowed(key), "value": value, "timestamp": moment, "step": row["step"]}
+                number = (
+                    value
+                    if math.isfinite(value)
+                    else {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
+                )
+                item = {"key": _allowed(key), "value": number, "timestamp": moment, "step": row["step"]}
                 by_run.setdefault(row["run"], []).append(item)
         for run, items in by_run.items():
             for start in range(0, len(items), BATCH):
                 _post(client, "runs/log-batch", {"run_id": run, "metrics": items[start : start + BATCH]})
         if rows:
-            self._state.keep("mirrored metrics", str(rows[-1]["row"]))
+            self._state.keep("mirrored row", str(rows[-1]["row"]))
         return bool(rows)
 
 

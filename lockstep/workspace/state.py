@@ -11,6 +11,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from lockstep.errors import WorkspaceError
+
+VERSION = 1
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS environments (
@@ -27,9 +30,9 @@ CREATE TABLE IF NOT EXISTS runs (
     submitted TEXT, details TEXT NOT NULL, mirrored INTEGER NOT NULL DEFAULT 0, mirrored_status TEXT);
 CREATE INDEX IF NOT EXISTS runs_by_parent ON runs (parent);
 CREATE INDEX IF NOT EXISTS runs_by_experiment ON runs (experiment, number);
-CREATE TABLE IF NOT EXISTS metrics (
+CREATE TABLE IF NOT EXISTS metric_values (
     row INTEGER PRIMARY KEY, run TEXT NOT NULL, name TEXT NOT NULL, metric TEXT NOT NULL, created TEXT NOT NULL,
-    step INTEGER, data TEXT NOT NULL, kind TEXT NOT NULL, columns TEXT NOT NULL, origin TEXT NOT NULL,
+    step INTEGER, data TEXT NOT NULL, kind TEXT NOT NULL, columns TEXT NOT NULL,
     UNIQUE (run, name, metric));
 CREATE TABLE IF NOT EXISTS assets (id TEXT PRIMARY KEY, document TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS models (
@@ -47,7 +50,14 @@ class State:
         self._connection.row_factory = sqlite3.Row
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=NORMAL")
+        (found,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if found not in (0, VERSION):
+            raise WorkspaceError(
+                f"{path} was written by another version of Lockstep (its form is {found}, here it is {VERSION}).",
+                "`./invoke workspace --reset` begins anew; that version's checkout still reads it.",
+            )
         self._connection.executescript(SCHEMA)
+        self._connection.execute(f"PRAGMA user_version = {VERSION}")
 
     def close(self) -> None:
         """Close the database; later use raises."""
@@ -93,7 +103,16 @@ class State:
 
 def now() -> str:
     """Return this moment as Azure writes it: UTC, ISO 8601, microseconds, `Z`."""
-    return datetime.now(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return iso(datetime.now(timezone.utc).timestamp())
+
+
+def iso(seconds: float) -> str:
+    """Return a moment (seconds since 1970) as Azure writes it."""
+    return (
+        datetime.fromtimestamp(seconds, timezone.utc)
+        .isoformat(timespec="microseconds")
+        .replace("+00:00", "Z")
+    )
 
 
 def text(value: Any) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lockstep.workspace.daemon import Daemon
 from tests.workspace.client import Client, SdkError
 
 WS = """
@@ -237,3 +238,25 @@ made.delete()
     assert client.run(WS + code) == [4, 2, ["cpu-cluster", "small"]]
     with pytest.raises(SdkError, match=r"ComputeTargetNotFound|not found"):
         client.run(WS + "from azureml.core.compute import ComputeTarget\nComputeTarget(ws, 'small')")
+
+
+def test_metrics_by_mlflows_http_call_need_no_mlflow(client: Client, server: Daemon) -> None:
+    """`runs/log-metric` and `runs/log-batch` are kept at once, also where MLflow isn't installed; a loss may be NaN."""
+    code = """
+import requests
+ws = Workspace.get("embedded", subscription_id="00000000-0000-4000-8000-000000000001", resource_group="lockstep")
+run = Experiment(ws, "http").start_logging(snapshot_directory=None)
+uri = base + "/mlflow/v1.0" + ws.service_context._get_workspace_scope() + "/api/2.0/mlflow/runs/"
+header = ws._auth_object.get_authentication_header()
+for value in (1.5, "NaN"):
+    requests.post(uri + "log-metric", headers=header, json={
+        "run_id": run.id, "key": "loss", "value": value, "timestamp": 1700000000000, "step": 1}).raise_for_status()
+batch = {"run_id": run.id, "metrics": [{"key": "a", "value": 1, "timestamp": 1700000000000, "step": 0}],
+         "tags": [{"key": "who", "value": "me"}]}
+requests.post(uri + "log-batch", headers=header, json=batch).raise_for_status()
+refused = requests.post(uri + "log-metric", headers=header, json={"run_id": "nobody", "key": "x", "value": 1})
+run.complete()
+metrics = run.get_metrics()
+result = [metrics["loss"][0], str(metrics["loss"][1]), metrics["a"], run.get_tags()["who"], refused.status_code]
+"""
+    assert client.run(code, base=server.url) == [1.5, "nan", 1.0, "me", 404]

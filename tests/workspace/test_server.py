@@ -111,10 +111,12 @@ def test_ten_runs_submitted_at_once(server: Daemon, sdk_image: str, tmp_path: Pa
     ids = [process.communicate(timeout=200)[0].strip().splitlines()[-1] for process in processes]
     code = """
 ws = Workspace.get("embedded", subscription_id="00000000-0000-4000-8000-000000000001", resource_group="lockstep")
+import time
 result = []
 for run_id in ids:
     run = Run.get(ws, run_id)
-    run.wait_for_completion()
+    while run.get_status() not in ("Completed", "Failed", "Canceled"):
+        time.sleep(0.2)
     result.append([run.get_status(), run.get_metrics()])
 """
     ended = client.run(code, ids=ids)
@@ -224,3 +226,69 @@ result = {"metrics": run.get_metrics(), "tags": run.get_tags(), "files": run.get
     assert ran["tags"]["quality"] == "good"
     assert "outputs/note.txt" in ran["files"]
     assert ran["children"] == [{"inner": 7}]
+
+
+def test_without_an_engine_a_run_is_failed_in_words(
+    own_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The workspace works; a run says what is missing."""
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
+    running = daemon.start(own_folder)
+    monkeypatch.delenv("DOCKER_HOST")
+    source = tmp_path / "src"
+    source.mkdir()
+    (source / "train.py").write_text("")
+    client = Client(running.environment(), tmp_path / "client")
+    code = """
+import time
+run = Experiment(ws, "engine").submit(config)
+while run.get_status() not in ("Failed", "Completed"):
+    time.sleep(0.1)
+result = run.get_details()["error"]["error"]["message"]
+"""
+    told = client.run(SUBMIT + code, image="any", source=str(source), arguments=[])
+    client.close()
+    assert "nothing.sock" in told
+    assert "DOCKER_HOST" in told
+
+
+@pytest.mark.engine
+def test_a_full_disk_is_said(tmp_path: Path, python_image: str) -> None:
+    """The run is Failed with the disk's words, the server answers on, and works again once there is room."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small disk takes root")
+    try:
+        source = tmp_path / "src"
+        source.mkdir()
+        (source / "train.py").write_text(
+            "import sys\nopen('outputs/big', 'wb').write(b'x' * int(sys.argv[1]))\n"
+        )
+        folder = disk / "workspace"
+        running = daemon.start(folder)
+        client = Client(running.environment(), tmp_path / "client")
+        code = """
+import time
+def ran(size):
+    config.arguments = [size]
+    run = Experiment(ws, "disk").submit(config)
+    while run.get_status() not in ("Failed", "Completed"):
+        time.sleep(0.1)
+    return [run.get_status(), (run.get_details().get("error") or {}).get("error", {}).get("message", "")]
+result = [ran(size) for size in sizes]
+"""
+        values = {"image": python_image, "source": str(source), "arguments": []}
+        (failed,) = client.run(SUBMIT + code, sizes=[100_000_000], **values)
+        assert failed[0] == "Failed"
+        assert "No space left on device" in failed[1]
+        for big in folder.rglob("big"):
+            big.unlink()
+        assert client.run(SUBMIT + code, sizes=[10], **values) == [["Completed", ""]]
+        client.close()
+        running.stop()
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from lockstep.workspace.call import Call, Routes
 from lockstep.workspace.fault import Fault
@@ -15,34 +15,50 @@ if TYPE_CHECKING:
 
 routes = Routes()
 STATES = {"FINISHED": "Completed", "FAILED": "Failed", "KILLED": "Canceled", "RUNNING": "Running"}
+VERSIONS = ("v1.0", "v2.0")
 WAIT_SECONDS = 60
 
 
 @routes.on(
-    "GET|POST|PUT|PATCH|DELETE",
-    "/mlflow/v1.0{WS}/api/2.0/{method:path}",
-    "/mlflow/v2.0{WS}/api/2.0/{method:path}",
+    "GET|POST|PUT|PATCH|DELETE", *(f"/mlflow/{version}{{WS}}/api/2.0/{{method:path}}" for version in VERSIONS)
 )
 def mlflow(call: Call) -> Any:
-    """Pass a request on, and keep what it says about runs and metrics, so that the SDK's own routes know it too."""
+    """Pass a request on, and keep what it says about runs, so that the SDK's own routes know it too.
+
+    Metrics are kept here first and brought to MLflow in a moment: a training doesn't wait for MLflow, and works where
+    MLflow isn't installed.
+    """
+    method = call.path["method"].replace("preview/mlflow/", "mlflow/").removesuffix("-async")
+    if method in ("mlflow/runs/log-metric", "mlflow/runs/log-batch") and not _keep_metrics(call, method):
+        return {}
     _ready(call)
-    method = call.path["method"].replace("preview/mlflow/", "mlflow/")
     if method == "mlflow/experiments/create":
         return _create_experiment(call)
-    call.site.bridge.bring_names()
-    asynchronous = method == "mlflow/runs/log-batch-async"
-    answer = _passed_on(call, "mlflow/runs/log-batch" if asynchronous else method)
+    call.site.bridge.bring_all()
+    answer = _passed_on(call, method)
     if answer.status_code >= 400:
         return Response(answer.content, min(answer.status_code, 499), media_type="application/json")
     said = answer.json() if answer.content else {}
-    _kept(call, method.removesuffix("-async"), said)
-    return JSONResponse({} if asynchronous else _placed(said))
+    _kept(call, method, said)
+    return _placed(said)
+
+
+def _keep_metrics(call: Call, method: str) -> bool:
+    """Keep the metrics of a request; return whether there is more in it, which only MLflow can take."""
+    body = call.fields
+    run_id = str(body.get("run_id") or body.get("run_uuid") or "")
+    if not call.site.runs.exists(run_id):
+        return True
+    metrics = [body] if method.endswith("log-metric") else body.get("metrics") or []
+    call.site.metrics.add_numbers(run_id, [_metric(one) for one in metrics])
+    tags = {tag["key"]: tag["value"] for tag in body.get("tags") or []}
+    _tag(call, run_id, tags)
+    only_ours = len(_own(tags)) == len(tags) and not any(one.get("model_id") for one in metrics)
+    return bool(body.get("params")) or not only_ours
 
 
 @routes.on(
-    "GET|POST|PUT|PATCH|DELETE",
-    "/mlflow/v1.0{WS}/api/3.0/{method:path}",
-    "/mlflow/v2.0{WS}/api/3.0/{method:path}",
+    "GET|POST|PUT|PATCH|DELETE", *(f"/mlflow/{version}{{WS}}/api/3.0/{{method:path}}" for version in VERSIONS)
 )
 def mlflow_3(call: Call) -> Any:
     """Pass a request of MLflow 3's newer interface on."""
@@ -104,11 +120,6 @@ def _kept(call: Call, method: str, said: dict[str, Any]) -> None:
             site.runs.enter(run_id, status)
         if body.get("run_name"):
             site.runs.modify(run_id, {"displayName": body["run_name"]})
-    elif method == "mlflow/runs/log-metric":
-        site.metrics.add_from_mlflow(run_id, [_metric(body)])
-    elif method == "mlflow/runs/log-batch":
-        site.metrics.add_from_mlflow(run_id, [_metric(one) for one in body.get("metrics") or []])
-        _tag(call, run_id, {tag["key"]: tag["value"] for tag in body.get("tags") or []})
     elif method == "mlflow/runs/set-tag":
         _tag(call, run_id, {str(body.get("key")): body.get("value")})
 

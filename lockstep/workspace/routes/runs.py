@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from datetime import datetime, timezone
 from typing import Any
 
 from lockstep.workspace.artifacts import RUN_ORIGIN, listed
@@ -16,6 +15,7 @@ from lockstep.workspace.query import ordered, parse_filter
 from lockstep.workspace.routes.artifacts import content_url
 from lockstep.workspace.routes.experiments import BY_ID, BY_NAME, experiment_id_of
 from lockstep.workspace.runs import container_of, run_document
+from lockstep.workspace.state import iso
 
 routes = Routes()
 RUN = (f"{BY_NAME}/runs/{{run}}", f"{BY_ID}/runs/{{run}}")
@@ -165,5 +165,5 @@ def metrics_are_in(call: Call) -> Any:
 @routes.on("GET", *below("token"))
 def token(call: Call) -> Any:
     """Give a job a fresh token before its own runs out."""
-    expiry = datetime.fromtimestamp(time.time() + DAY, timezone.utc).isoformat().replace("+00:00", "Z")
+    expiry = iso(time.time() + DAY)
     return {"token": call.site.identity.token(DAY), "expiryTimeUtc": expiry}
