@@ -440,4 +440,4 @@ def ui(c: Context) -> None:
 
 ns = Collection(lock, build, image, shell, train_local, data, runs, engine, doctor, clean, test, check)
 for _task in (submit, register, push, logs, cancel, metrics, download, workspace, ui):
-    ns.add_task(_task)  # type: ignore[arg-type] - `task` is typed as if it gave back the function
+    ns.add_task(_task)  # type: ignore[arg-type]  # `task` is typed as if it gave back the function

@@ -189,7 +189,8 @@ def train_local(
     with connect(install=project.install, progress=project.progress, home=project.home) as engine:
         return train(
             job,
-            image_id=built.delivery.image_id,
+            image_id=built.image.id,
+            engine_image=built.delivery.image_id,
             lock_hash=built.lock.hash,
             engine=engine,
             root=project.settings.root,

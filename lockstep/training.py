@@ -33,6 +33,7 @@ def train_local(
     image_id: str,
     lock_hash: str | None,
     engine: Engine,
+    engine_image: str | None = None,
     root: Path,
     runs: Path,
     home: Home,
@@ -40,14 +41,16 @@ def train_local(
 ) -> RunRecord:
     """Run `job` in the image and return its record, also when the script fails.
 
-    `root` is the folder that the Job's paths are relative to; `on_line` gets each line of output as it
+    `engine_image` is what this engine calls the image, where that isn't the image ID (docker's containerd
+    store). `root` is the folder that the Job's paths are relative to; `on_line` gets each line of output as it
     comes, without its end; runs/<id>/log.txt keeps them. Raises JobError before anything runs if the
     script, the data or the image is missing. Ctrl-C and SIGTERM stop the container, write the record
     and raise KeyboardInterrupt.
     """
     source = check_source(job, root)
     inputs = {name: _input_folder(name, root / folder) for name, folder in job.inputs}
-    if engine.image_id(image_id) is None:
+    engine_image = engine_image or image_id
+    if engine.image_id(engine_image) is None:
         raise JobError(f"The engine has no image {image_id}.", "Run `./invoke build`.")
     with disk_full_in_words(_existing(runs)), new_run(runs) as (name, folder), _stoppable():
         caller = _caller()
@@ -76,7 +79,7 @@ def train_local(
             _give(caller, folder / OUTPUTS)
             reader = threading.Thread(target=_fingerprints, args=(inputs, home, data), daemon=True)
             reader.start()  # which data it is gets found out while the training goes
-            status = _run(job, image_id, engine, folder, inputs, caller, on_line)
+            status = _run(job, engine_image, engine, folder, inputs, caller, on_line)
             reader.join()
             record = record.changed(
                 status="failed" if status.code else "completed",
@@ -137,7 +140,7 @@ def reason(status: ExitStatus) -> str:
 
 def _run(
     job: Job,
-    image_id: str,
+    image: str,
     engine: Engine,
     folder: Path,
     inputs: Mapping[str, Path],
@@ -149,7 +152,7 @@ def _run(
     # torch warns for each connection that a container without a network has no host name to look up
     quiet = {"TORCH_CPP_LOG_LEVEL": "ERROR"} if job.world_size > 1 else {}
     container = ContainerRun(
-        image=image_id,
+        image=image,
         command=command_line(job, targets),
         environment={"PYTHONUNBUFFERED": "1", **quiet, **job.variables},
         mounts=(

@@ -27,7 +27,7 @@ def provide(folder: Path, lock: Path, progress: Progress, *, exactly: bool = Tru
     if not python.exists():
         _uv("venv", "--quiet", "--python", sys.executable, str(folder))
     how = ("sync",) if exactly else ("install", "-r")
-    options = ("--quiet", "--system-certs", "--require-hashes", "--python", str(python))
+    options = ("--quiet", "--compile-bytecode", "--system-certs", "--require-hashes", "--python", str(python))
     _uv("pip", how[0], *options, *how[1:], str(lock))
     shutil.copyfile(lock, made_from)  # last: what was killed before is made again
     return python
