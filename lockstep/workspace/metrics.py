@@ -68,7 +68,9 @@ class Metrics:
 
     def full(self, run_id: str, name: str, container: str) -> dict[str, Any]:
         """Return one metric with all its values, or refuse with 404."""
-        rows = self._state.rows("SELECT * FROM metric_values WHERE run = ? AND name = ? ORDER BY row", run_id, name)
+        rows = self._state.rows(
+            "SELECT * FROM metric_values WHERE run = ? AND name = ? ORDER BY row", run_id, name
+        )
         if not rows:
             raise missing(f"The metric {name!r} of the run {run_id!r}")
         values = [

@@ -32,7 +32,7 @@ class MLflowServer:
         self._folder = folder
         self._python = python if python and python.exists() else None
         self._process: subprocess.Popen[bytes] | None = None
-        self._run_folder = Path(tempfile.mkdtemp(prefix="lockstep-mlflow-"))
+        self._run_folder = Path()
         self._ready = threading.Event()
         self._closed = threading.Event()
 
@@ -71,6 +71,7 @@ class MLflowServer:
         if self._python is None:
             return
         self._stop_leftover()
+        self._run_folder = Path(tempfile.mkdtemp(prefix="lockstep-mlflow-"))
         environment = {
             key: value
             for key, value in os.environ.items()
@@ -89,7 +90,7 @@ class MLflowServer:
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True,
                 cwd=self._folder,
             )  # fmt: skip
-        (self._folder / "server.pid").write_text(str(self._process.pid))
+        (self._folder / "server.pid").write_text(f"{self._process.pid} {self._run_folder}")
         threading.Thread(target=self._watch, daemon=True, name="mlflow").start()
 
     def stop(self) -> None:
@@ -100,7 +101,7 @@ class MLflowServer:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(5)
             (self._folder / "server.pid").unlink(missing_ok=True)
-        shutil.rmtree(self._run_folder, ignore_errors=True)
+            shutil.rmtree(self._run_folder, ignore_errors=True)
 
     def _watch(self) -> None:
         """Find out when it answers."""
@@ -125,7 +126,10 @@ class MLflowServer:
         if not noted.exists():
             return
         with contextlib.suppress(OSError, ValueError):
-            pid = int(noted.read_text())
+            number, _, run_folder = noted.read_text().partition(" ")
+            pid = int(number)
+            if Path(run_folder).name.startswith("lockstep-mlflow-"):
+                shutil.rmtree(run_folder, ignore_errors=True)
             if str(self.database).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
                 _end_group(pid)
         noted.unlink(missing_ok=True)
