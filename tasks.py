@@ -250,20 +250,40 @@ def data(
         remote_data.upload(project, found.folder)
 
 
-@task(help=_help("json", compare="two runs, A,B: say per fact whether they are the same"))
+@task(
+    help=_help(
+        "workspace",
+        "tenant",
+        "json",
+        compare="two runs, A,B: say per fact whether they are the same",
+        remote="those that the workspace has of this project's experiment",
+    )
+)
 @in_words
-def runs(c: Context, compare: str = "", json: bool = False) -> None:
+def runs(
+    c: Context,
+    compare: str = "",
+    remote: bool = False,
+    workspace: str = "",
+    tenant: str = "",
+    json: bool = False,
+) -> None:
     """List the runs of this checkout, newest first, or compare two of them.
 
     ./invoke runs
-    ./invoke runs --compare 20261123-101500-ab12,20261123-104200-cd34
+    ./invoke runs --compare 20261123-101500-ab12,last     ids, or the beginning or end of one
+    ./invoke runs --remote                                what the workspace has
     """
     from lockstep import compare as comparison
-    from lockstep import report, run
+    from lockstep import remote_report, remote_runs, report, run
 
-    folder = _project(c).settings.runs
+    project = _project(c)
+    folder = project.settings.runs
     if compare:
         report.print_comparison(comparison.compare_runs(*run.find_runs(folder, compare)), json=json)
+    elif remote:
+        found = remote_runs.remote_runs(project, workspace=workspace, tenant=tenant)
+        remote_report.print_remote_runs(found, json=json)
     else:
         report.print_runs(run.list_runs(folder), json=json)
 
@@ -424,7 +444,8 @@ def workspace(c: Context, stop: bool = False, reset: bool = False, json: bool = 
     if stop or reset:
         print(embedded.end_embedded(project, reset=reset))
         return
-    remote_report.print_workspace(embedded.start_embedded(project), json=json)
+    daemon = embedded.start_embedded(project)
+    remote_report.print_workspace(daemon, embedded.write_config(project), json=json)
 
 
 @task

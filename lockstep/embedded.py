@@ -61,6 +61,18 @@ def start_embedded(project: Project) -> Daemon:
         return start(folder, (sys.executable, "-c", code, str(folder)))
 
 
+def write_config(project: Project) -> Path | None:
+    """Write `.azureml/config.json` for `Workspace.from_config()`; None if the checkout has one already."""
+    from lockstep.workspace.daemon import config
+
+    path = project.settings.root / ".azureml" / "config.json"
+    if path.exists():
+        return None
+    path.parent.mkdir(exist_ok=True)
+    _write(path, json.dumps(config(), indent=4) + "\n")
+    return path
+
+
 def end_embedded(project: Project, *, reset: bool) -> str:
     """Stop the embedded workspace's server, and remove all that it keeps if `reset`; say what was done."""
     from lockstep.workspace.daemon import find

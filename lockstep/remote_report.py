@@ -164,14 +164,20 @@ def print_points(points: Iterable[Checked]) -> int:
     return 1 if failed else 0
 
 
-def print_workspace(daemon: Daemon, *, json: bool) -> None:
-    """Print what points azureml-core at the embedded workspace, as lines that a shell can `eval`."""
+def print_workspace(daemon: Daemon, written: Path | None, *, json: bool) -> None:
+    """Print what points azureml-core at the embedded workspace, as lines that a shell can `eval`.
+
+    `written` is the config.json that was written for it, if there was none.
+    """
     from lockstep.workspace.daemon import config
 
     if json:
         print_json({"url": daemon.url, "environment": daemon.environment(), "config": config()})
         return
     print(f"# The embedded workspace answers at {daemon.url}; its log is {daemon.log}.")
-    print(f"# .azureml/config.json for Workspace.from_config(): {dumps(config())}")
+    if written:
+        print(f"# Wrote {written} for Workspace.from_config().")
+    else:
+        print(f"# .azureml/config.json was there; for this workspace it holds {dumps(config())}.")
     for name, value in daemon.environment().items():
         print(f"export {name}={quote(value)}")
