@@ -198,7 +198,9 @@ def submit(
     ./invoke submit --dry-run                 what would be sent
     ./invoke submit --no-wait                 then ./invoke logs last
     """
-    from lockstep import azure_check, remote_report, submission
+    from lockstep import submission
+    from lockstep.submission import azure_check
+    from lockstep.submission import report as remote_report
 
     project = _project(c, no_install=no_install)
     where: dict[str, Any] = {"workspace": workspace, "tenant": tenant}
@@ -241,7 +243,8 @@ def data(
     ./invoke data --digits                   1,797 handwritten digits, 1 MB
     ./invoke data --digits --upload          and into the workspace's datastore
     """
-    from lockstep import pipeline, remote_data, report
+    from lockstep import pipeline, report
+    from lockstep.submission import data as remote_data
 
     project = _project(c)
     found = pipeline.get_data(project, source=from_, name=name, digits=digits)
@@ -274,8 +277,11 @@ def runs(
     ./invoke runs --compare 20261123-101500-ab12,last     ids, or the beginning or end of one
     ./invoke runs --remote                                what the workspace has
     """
-    from lockstep import compare as comparison
-    from lockstep import remote_report, remote_runs, report, run
+    from lockstep import report
+    from lockstep.runs import compare as comparison
+    from lockstep.runs import run
+    from lockstep.submission import report as remote_report
+    from lockstep.submission import runs as remote_runs
 
     project = _project(c)
     folder = project.settings.runs
@@ -321,7 +327,9 @@ def clean(
     c: Context, everything: bool = False, dry_run: bool = False, remote: bool = False, yes: bool = False
 ) -> None:
     """Remove what Lockstep can make again: layers and images that the last build doesn't use."""
-    from lockstep import cleaning, remote_data, remote_report, report
+    from lockstep import cleaning, report
+    from lockstep.submission import data as remote_data
+    from lockstep.submission import report as remote_report
 
     if remote:
         remote_report.print_leftovers(remote_data.clean_remote(_project(c), yes=yes), removed=yes)
@@ -357,7 +365,8 @@ def register(
     c: Context, workspace: str = "", tenant: str = "", locked: bool = False, json: bool = False
 ) -> None:
     """Register the image as an environment of the workspace, without a run."""
-    from lockstep import remote_report, submission
+    from lockstep import submission
+    from lockstep.submission import report as remote_report
 
     version = submission.register(_project(c), workspace=workspace, tenant=tenant, locked=locked)
     remote_report.print_environment(version, json=json)
@@ -373,7 +382,8 @@ def push(
     ./invoke push                                          to the settings' repository or the workspace's own
     ./invoke push --to registry.example/team/pytorch-env   with the credentials that `docker login` left
     """
-    from lockstep import remote_image, remote_report
+    from lockstep.submission import image as remote_image
+    from lockstep.submission import report as remote_report
 
     pushed = remote_image.push(_project(c), to=to, workspace=workspace, tenant=tenant, locked=locked)
     remote_report.print_push(pushed, json=json)
@@ -386,7 +396,7 @@ def logs(c: Context, run: str, workspace: str = "", tenant: str = "") -> None:
 
     ./invoke logs last
     """
-    from lockstep import remote_runs
+    from lockstep.submission import runs as remote_runs
 
     state = remote_runs.logs(_project(c), run, workspace=workspace, tenant=tenant)
     print(f"{state.id}: {state.status}", file=sys.stderr)
@@ -396,7 +406,7 @@ def logs(c: Context, run: str, workspace: str = "", tenant: str = "") -> None:
 @in_words
 def cancel(c: Context, run: str, workspace: str = "", tenant: str = "") -> None:
     """Stop a submitted run."""
-    from lockstep import remote_runs
+    from lockstep.submission import runs as remote_runs
 
     print(f"Canceled {remote_runs.cancel(_project(c), run, workspace=workspace, tenant=tenant)}.")
 
@@ -407,7 +417,8 @@ def cancel(c: Context, run: str, workspace: str = "", tenant: str = "") -> None:
 @in_words
 def metrics(c: Context, run: str, workspace: str = "", tenant: str = "", json: bool = False) -> None:
     """Show what a submitted run has logged so far."""
-    from lockstep import remote_report, remote_runs
+    from lockstep.submission import report as remote_report
+    from lockstep.submission import runs as remote_runs
 
     found = remote_runs.metrics(_project(c), run, workspace=workspace, tenant=tenant)
     remote_report.print_metrics(found, json=json)
@@ -422,7 +433,8 @@ def metrics(c: Context, run: str, workspace: str = "", tenant: str = "", json: b
 @in_words
 def download(c: Context, run: str, to: str = "", workspace: str = "", tenant: str = "") -> None:
     """Fetch everything that a submitted run left: outputs and logs."""
-    from lockstep import remote_report, remote_runs
+    from lockstep.submission import report as remote_report
+    from lockstep.submission import runs as remote_runs
 
     target = Path(to) if to else None
     found = remote_runs.download(_project(c), run, to=target, workspace=workspace, tenant=tenant)
@@ -438,7 +450,8 @@ def workspace(c: Context, stop: bool = False, reset: bool = False, json: bool = 
     ./invoke workspace --stop
     ./invoke workspace --reset     forget every run, environment and datastore in it
     """
-    from lockstep import embedded, remote_report
+    from lockstep.submission import embedded
+    from lockstep.submission import report as remote_report
 
     project = _project(c)
     if stop or reset:
@@ -452,7 +465,7 @@ def workspace(c: Context, stop: bool = False, reset: bool = False, json: bool = 
 @in_words
 def ui(c: Context) -> None:
     """Open the embedded workspace's pages: runs, live curves, artifacts (MLflow's)."""
-    from lockstep import embedded
+    from lockstep.submission import embedded
 
     page = embedded.start_embedded(_project(c)).studio
     print(page)

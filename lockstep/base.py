@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from lockstep.errors import UnreachableError
 from lockstep.lock import Lock
-from lockstep.locked import Bootstrap, LockedBase
+from lockstep.lock.locked import Bootstrap, LockedBase
 
 if TYPE_CHECKING:
     from lockstep.image import Image
+    from lockstep.image.store import Store
     from lockstep.project import Project
-    from lockstep.store import Store
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def base_image(project: Project, lock: Lock, store: Store) -> Image:
 
 def _get(project: Project, lock: Lock, store: Store) -> Image:
     from lockstep.bootstrap import bootstrap_base
-    from lockstep.layout import read_layout
+    from lockstep.image.layout import read_layout
     from lockstep.registry import pull_base
 
     home, progress = project.home, project.progress

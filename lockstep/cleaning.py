@@ -10,8 +10,8 @@ from pathlib import Path
 
 from lockstep.builds import builds
 from lockstep.errors import LockstepError
+from lockstep.image.store import Store
 from lockstep.project import Project
-from lockstep.store import Store
 
 
 @dataclass(frozen=True)

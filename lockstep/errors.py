@@ -1,19 +1,19 @@
 """What can go wrong, by what a caller can do about it.
 
-    LockstepError              anything a user can cause or mend: words and a remedy, exit code 2
-    ├── SettingsError          mend invoke.yaml, a flag or an environment variable
-    ├── SpecError              mend the conda file, the requirements or the Dockerfile
-    ├── SolveError             no set of packages satisfies the spec: relax it
-    ├── LockError              the lock is stale, edited or unreadable: lock again
-    ├── FetchError             a server didn't answer: try again, the next run continues
-    ├── IntegrityError         bytes aren't what the lock says: find out why before going on
-    ├── PackageError           a package can't go into the image: it escapes, collides or needs a script
-    ├── EngineError            no container engine, or it went away
-    ├── RegistryError          a registry refused or failed
-    │   └── UnreachableError   no registry answered at all: a base image can be made without one
-    ├── JobError               the training can't start: script, data or image is missing
-    ├── WorkspaceError         the workspace refused or can't be reached
-    └── DiskFullError          free some space
+LockstepError              anything a user can cause or mend: words and a remedy, exit code 2
+├── SettingsError          mend invoke.yaml, a flag or an environment variable
+├── SpecError              mend the conda file, the requirements or the Dockerfile
+├── SolveError             no set of packages satisfies the spec: relax it
+├── LockError              the lock is stale, edited or unreadable: lock again
+├── FetchError             a server didn't answer: try again, the next run continues
+├── IntegrityError         bytes aren't what the lock says: find out why before going on
+├── PackageError           a package can't go into the image: it escapes, collides or needs a script
+├── EngineError            no container engine, or it went away
+├── RegistryError          a registry refused or failed
+│   └── UnreachableError   no registry answered at all: a base image can be made without one
+├── JobError               the training can't start: script, data or image is missing
+├── WorkspaceError         the workspace refused or can't be reached
+└── DiskFullError          free some space
 """
 
 from __future__ import annotations

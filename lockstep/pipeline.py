@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING
 from lockstep.builds import Build, builds, remember
 from lockstep.errors import JobError, LockError
 from lockstep.image import Image, ImageLayer, as_image_layer, compose
+from lockstep.image.store import Store
 from lockstep.lock import Change, Lock, compare_locks, read_lock, write_lock
-from lockstep.locked import LockedPackage
+from lockstep.lock.locked import LockedPackage
 from lockstep.project import Project
 from lockstep.spec import Spec, read_spec
-from lockstep.store import Store
 
 if TYPE_CHECKING:
     from lockstep.datasets import Dataset
     from lockstep.engine import Delivery, EngineInfo
-    from lockstep.job import Job
-    from lockstep.run import RunRecord
+    from lockstep.runs.job import Job
+    from lockstep.runs.run import RunRecord
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,9 @@ def _solve(project: Project, spec: Spec, old: Lock | None, upgrade: frozenset[st
 
 def build(project: Project, *, locked: bool = False) -> Built:
     """Make the image and put it into the engine; what is there already isn't made again."""
-    from lockstep.assemble import assemble, assembled, assembled_so_far
     from lockstep.base import base_image
     from lockstep.engine import connect
+    from lockstep.layers.assemble import assemble, assembled, assembled_so_far
 
     clock, store = _Clock(), Store(project.home)
     home, progress, install = project.home, project.progress, project.install
@@ -169,7 +169,7 @@ def _fetch(project: Project, spec: Spec, made: Lock, wanted: Sequence[LockedPack
 def job_of(project: Project, arguments: tuple[str, ...], processes: int | None = None) -> Job:
     """Return the Job that the settings describe, with the data that is there or can be had."""
     from lockstep.datasets import choose_dataset
-    from lockstep.job import make_job
+    from lockstep.runs.job import make_job
 
     settings = project.settings
     folder = choose_dataset(settings.data, settings.job.data, project.home, project.progress)

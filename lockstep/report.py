@@ -14,13 +14,13 @@ from lockstep.terminal import megabytes, print_table
 
 if TYPE_CHECKING:
     from lockstep.cleaning import Cleaned
-    from lockstep.compare import Difference
     from lockstep.doctor import Check
     from lockstep.engine import EngineInfo
     from lockstep.image import Image
     from lockstep.lock import Change
     from lockstep.pipeline import Built, Locked
-    from lockstep.run import RunRecord
+    from lockstep.runs.compare import Difference
+    from lockstep.runs.run import RunRecord
 
 _SHOWN_CHANGES = 40
 
@@ -189,7 +189,7 @@ def print_runs(records: Sequence[RunRecord], *, json: bool) -> None:
 
 def print_comparison(differences: Sequence[Difference], *, json: bool) -> None:
     """Print what two runs have in common, fact by fact, and the conclusion."""
-    from lockstep.compare import are_the_same, conclusion
+    from lockstep.runs.compare import are_the_same, conclusion
 
     told = tuple(differences)
     if json:

@@ -18,9 +18,9 @@ from lockstep.datasets.fingerprint import fingerprint
 from lockstep.engine import ContainerRun, Engine, ExitStatus, Mount
 from lockstep.errors import JobError, LockstepError
 from lockstep.home import Home, disk_full_in_words
-from lockstep.job import OUTPUTS, Job, check_source
-from lockstep.run import RunRecord, new_run, now, with_outputs, write_record
-from lockstep.snapshot import take_snapshot
+from lockstep.runs.job import OUTPUTS, Job, check_source
+from lockstep.runs.run import RunRecord, new_run, now, with_outputs, write_record
+from lockstep.runs.snapshot import take_snapshot
 
 SOURCE = "/job/source"
 INPUTS = "/job/inputs"

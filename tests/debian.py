@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lockstep.home import Home
-from lockstep.locked import LockedDeb
+from lockstep.lock.locked import LockedDeb
 
 
 @dataclass(frozen=True)

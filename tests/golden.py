@@ -1,7 +1,7 @@
 """Make tests/golden.json anew: `.venv/bin/python -m tests.golden`.
 
 The file holds the diff IDs and the image ID of a small environment. When they change, every image that
-anybody built changes: raise `lockstep.layer.FORMAT`, say so in CHANGELOG.md, and only then run this.
+anybody built changes: raise `lockstep.image.layer.FORMAT`, say so in CHANGELOG.md, and only then run this.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from lockstep.assemble import assemble
 from lockstep.home import Home
 from lockstep.image import compose
-from lockstep.store import Store
+from lockstep.image.store import Store
+from lockstep.layers.assemble import assemble
 from tests.packages import PLACEHOLDER, File, Made, base_image, conda, lock_of, put, wheel
 
 FILE = Path(__file__).with_name("golden.json")

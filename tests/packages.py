@@ -21,9 +21,9 @@ from pathlib import Path
 
 from lockstep.home import Home
 from lockstep.image import LAYER, Image, ImageLayer, digest_of
-from lockstep.layer import PREFIX, Layer
+from lockstep.image.layer import PREFIX, Layer
+from lockstep.image.store import Store
 from lockstep.lock import Lock, LockedBase, LockedPackage
-from lockstep.store import Store
 
 PLACEHOLDER = "/placeholder_" + "placehold_" * 24
 """What stands for the prefix in conda packages that hold it, as conda-build writes it."""

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from lockstep.assemble import assemble, assembled
 from lockstep.errors import DiskFullError, FetchError, PackageError
 from lockstep.home import Home
-from lockstep.layer import Layer
+from lockstep.image.layer import Layer
+from lockstep.image.store import Store
+from lockstep.layers.assemble import assemble, assembled
 from lockstep.lock import Lock, dump_lock
 from lockstep.progress import Progress, Task
-from lockstep.store import Store
 from tests.packages import PYTHON, File, Made, conda, lock_of, put, python_package, unpack, wheel
 
 SITE = f"lib/python{PYTHON}/site-packages"
@@ -276,7 +276,7 @@ def test_progress_comes_to_its_end(home: Home) -> None:
 CHILD = """
 import sys
 from pathlib import Path
-from lockstep.assemble import assemble
+from lockstep.layers.assemble import assemble
 from lockstep.home import Home
 from lockstep.lock import read_lock
 lock, home = read_lock(Path(sys.argv[1])), Home(Path(sys.argv[2]))

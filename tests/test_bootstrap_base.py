@@ -22,7 +22,7 @@ from lockstep.bootstrap import BootstrapBase, bootstrap_base
 from lockstep.bootstrap.rootfs import write_layout
 from lockstep.errors import IntegrityError, LockstepError
 from lockstep.home import Home
-from lockstep.locked import Bootstrap
+from lockstep.lock.locked import Bootstrap
 from lockstep.progress import SILENT
 from tests.debian import Made, stored
 

@@ -18,7 +18,7 @@ from lockstep.bootstrap.debs import Deb
 from lockstep.bootstrap.repackage import unpack
 from lockstep.errors import FetchError, PackageError
 from lockstep.home import Home
-from lockstep.locked import Bootstrap, LockedDeb
+from lockstep.lock.locked import Bootstrap, LockedDeb
 from lockstep.progress import SILENT
 from tests.debian import Made, link, stored, wheel
 from tests.loopback import Loopback

@@ -14,9 +14,9 @@ from types import CodeType
 
 import pytest
 
-from lockstep.bytecode import Compiler, is_made_from, sources
 from lockstep.errors import PackageError
-from lockstep.package import Item, Python
+from lockstep.layers.bytecode import Compiler, is_made_from, sources
+from lockstep.layers.package import Item, Python
 from tests.packages import PYTHON
 
 SITE = f"lib/python{PYTHON}/site-packages"

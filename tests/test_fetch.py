@@ -18,9 +18,9 @@ import pytest
 from lockstep.errors import DiskFullError, FetchError, IntegrityError
 from lockstep.fetch import fetch, fetch_url
 from lockstep.home import Home
-from lockstep.locked import LockedPackage
-from lockstep.pip_settings import PipSettings
+from lockstep.lock.locked import LockedPackage
 from lockstep.servers import Servers
+from lockstep.servers.pip_settings import PipSettings
 from tests.loopback import Fault, Loopback, Request
 
 DATA = random.Random(1).randbytes(300_000)
@@ -288,7 +288,7 @@ import sys
 from pathlib import Path
 from lockstep.fetch import fetch
 from lockstep.home import Home
-from lockstep.locked import LockedPackage
+from lockstep.lock.locked import LockedPackage
 from lockstep.servers import Servers
 url, sha256, size, home = sys.argv[1:]
 fetch([LockedPackage("one", "1", "pip", url, sha256, int(size))], Home(Path(home)), servers=Servers())

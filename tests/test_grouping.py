@@ -7,9 +7,9 @@ import io
 import tarfile
 from pathlib import Path
 
-from lockstep.grouping import BIG, MAX_LAYERS, Places, group, merge
-from lockstep.layer import Entry, LayerWriter
-from lockstep.locked import LockedPackage
+from lockstep.image.layer import Entry, LayerWriter
+from lockstep.layers.grouping import BIG, MAX_LAYERS, Places, group, merge
+from lockstep.lock.locked import LockedPackage
 
 
 def package(name: str, size: int) -> LockedPackage:

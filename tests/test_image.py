@@ -21,8 +21,8 @@ from lockstep.image import (
     digest_of,
     read_image,
 )
-from lockstep.layer import Layer
-from lockstep.store import Store
+from lockstep.image.layer import Layer
+from lockstep.image.store import Store
 from tests.packages import base_image, lock_of, wheel
 
 LOCK = lock_of(wheel("one"), variables=(("OMP_NUM_THREADS", "4"), ("PATH_LIKE", "a:b")))

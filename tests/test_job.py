@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lockstep.errors import JobError, SettingsError
-from lockstep.job import Job, check_source, make_job, parse_size
+from lockstep.runs.job import Job, check_source, make_job, parse_size
 from lockstep.settings import JobSettings
 
 

@@ -9,7 +9,7 @@ import tarfile
 import pytest
 
 from lockstep.errors import PackageError
-from lockstep.layer import EPOCH, Entry, LayerWriter
+from lockstep.image.layer import EPOCH, Entry, LayerWriter
 
 
 def written(*entries: tuple[Entry, bytes]) -> tuple[bytes, str]:

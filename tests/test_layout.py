@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from lockstep.assemble import assemble
 from lockstep.errors import DiskFullError, IntegrityError
 from lockstep.home import Home
 from lockstep.image import Image, compose
-from lockstep.layer import EPOCH
-from lockstep.layout import read_layout, write_layout
-from lockstep.store import Store
+from lockstep.image.layer import EPOCH
+from lockstep.image.layout import read_layout, write_layout
+from lockstep.image.store import Store
+from lockstep.layers.assemble import assemble
 from tests.packages import File, base_image, conda, lock_of, put, wheel
 
 PACKAGES = [

@@ -12,8 +12,8 @@ import pytest
 from rattler import PrefixRecord
 
 from lockstep.errors import PackageError
-from lockstep.package import Item, Python
-from lockstep.prefix import link_package, python_of
+from lockstep.layers.package import Item, Python
+from lockstep.layers.prefix import link_package, python_of
 from tests.packages import PLACEHOLDER, Content, File, Made, conda
 
 PYTHON = Python("3.11", "0" * 64)

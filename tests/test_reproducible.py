@@ -16,11 +16,11 @@ from tests.packages import PLACEHOLDER, Made, conda, lock_of, put, python_packag
 BUILD = """
 import os, sys, tempfile
 from pathlib import Path
-from lockstep.assemble import assemble
+from lockstep.layers.assemble import assemble
 from lockstep.home import Home
 from lockstep.image import compose
 from lockstep.lock import read_lock
-from lockstep.store import Store
+from lockstep.image.store import Store
 from tests.golden import golden
 from tests.packages import base_image
 if len(sys.argv) > 3:

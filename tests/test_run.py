@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lockstep.compare import are_the_same, compare_runs, conclusion
 from lockstep.errors import JobError
-from lockstep.run import (
+from lockstep.runs.compare import are_the_same, compare_runs, conclusion
+from lockstep.runs.run import (
     Output,
     RunRecord,
     find_run,
@@ -81,7 +81,7 @@ def test_a_fact_of_a_later_version_of_this_schema_is_passed_over(tmp_path: Path)
 def test_a_run_whose_process_was_killed_shows_as_lost(tmp_path: Path) -> None:
     """While the process lives it is running; after kill -9 nobody holds its folder."""
     code = (
-        "import sys, time; from pathlib import Path; from lockstep.run import *\n"
+        "import sys, time; from pathlib import Path; from lockstep.runs.run import *\n"
         "with new_run(Path(sys.argv[1])) as (name, folder):\n"
         "    write_record(RunRecord(name, 'local', 'running', ('train.py',)), folder)\n"
         "    print(name, flush=True); time.sleep(60)\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lockstep.errors import JobError
-from lockstep.snapshot import Snapshot, take_snapshot
+from lockstep.runs.snapshot import Snapshot, take_snapshot
 
 
 def write(folder: Path, files: dict[str, str]) -> Path:

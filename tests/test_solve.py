@@ -641,7 +641,7 @@ def test_no_channel_at_all(server: Loopback, home: Home, read: Read) -> None:
 
 def test_provided_names() -> None:
     """Conda's names become the index's, where a package holds a distribution at all."""
-    from lockstep.locked import LockedPackage
+    from lockstep.lock.locked import LockedPackage
     from lockstep.solve.provided import provided
 
     def package(name: str, version: str, *needs: str) -> LockedPackage:

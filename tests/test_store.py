@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from lockstep.assemble import assemble, assembled
 from lockstep.errors import IntegrityError
 from lockstep.home import Home
 from lockstep.image import Image, compose, digest_of
-from lockstep.store import Store
+from lockstep.image.store import Store
+from lockstep.layers.assemble import assemble, assembled
 from tests.packages import Made, base_image, conda, lock_of, put, wheel
 
 PYTHON = conda("python", "3.11.0", {"share/python": "not run"})

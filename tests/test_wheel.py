@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from lockstep.errors import PackageError
-from lockstep.package import Item, Python
-from lockstep.wheel import open_wheel
+from lockstep.layers.package import Item, Python
+from lockstep.layers.wheel import open_wheel
 from tests.packages import Content, File, Made, wheel
 
 PYTHON = Python("3.11", "0" * 64)

@@ -10,7 +10,7 @@ from typing import Any
 from lockstep.azureml.environments import unregistered
 from lockstep.azureml.failures import azureml_errors
 from lockstep.azureml.values import Choice, RemoteData
-from lockstep.job import Job
+from lockstep.runs.job import Job
 
 
 def configuration(

@@ -15,8 +15,8 @@ from lockstep.azureml.failures import azureml_errors
 from lockstep.azureml.job import configuration
 from lockstep.azureml.values import Choice, EnvironmentVersion, Metrics, RemoteData, RunState, SubmittedRun
 from lockstep.errors import WorkspaceError
-from lockstep.job import Job
 from lockstep.progress import SILENT, Progress
+from lockstep.runs.job import Job
 
 
 class Workspace:

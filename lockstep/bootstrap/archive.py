@@ -28,7 +28,7 @@ from lockstep.bootstrap.sources import (
 )
 from lockstep.errors import FetchError, LockstepError
 from lockstep.home import Home
-from lockstep.locked import LockedDeb
+from lockstep.lock.locked import LockedDeb
 from lockstep.progress import Progress
 from lockstep.servers import hide
 

@@ -24,7 +24,7 @@ from lockstep.bootstrap.debs import fetch_debs, newest, place, unpackers
 from lockstep.bootstrap.rootfs import write_layout
 from lockstep.errors import IntegrityError, LockstepError
 from lockstep.home import Home
-from lockstep.locked import Bootstrap
+from lockstep.lock.locked import Bootstrap
 from lockstep.progress import Progress
 
 FORMAT = "1"

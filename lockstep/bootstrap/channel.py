@@ -23,7 +23,7 @@ from lockstep.bootstrap.conda_package import FORMAT, make_package, read_part
 from lockstep.bootstrap.debs import fetch_debs, newest, unpackers
 from lockstep.bootstrap.names import depended_on, is_library, is_python
 from lockstep.home import Home
-from lockstep.locked import Bootstrap, LockedDeb
+from lockstep.lock.locked import Bootstrap, LockedDeb
 from lockstep.progress import Progress
 
 WANTED = (

@@ -15,7 +15,7 @@ from lockstep.bootstrap.debs import Deb
 from lockstep.bootstrap.names import conda_name, conda_version, depended_on
 from lockstep.bootstrap.repackage import install_wheel, set_search_paths, settle_modes, unpack
 from lockstep.home import Home
-from lockstep.locked import LockedDeb
+from lockstep.lock.locked import LockedDeb
 
 FORMAT = "1"
 """Changes whenever the same .debs would give other packages; it is part of every build string."""

@@ -12,12 +12,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 from lockstep.bootstrap.archive import host_mirrors
-from lockstep.download import Download
 from lockstep.errors import FetchError, PackageError
 from lockstep.home import Home
-from lockstep.locked import LockedDeb
+from lockstep.lock.locked import LockedDeb
 from lockstep.progress import Progress
 from lockstep.servers import hide, read_servers
+from lockstep.servers.download import Download
 
 _AT_ONCE = 4
 _LATER = (

@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lockstep.locked import Bootstrap
+from lockstep.lock.locked import Bootstrap
 
 _SOURCES = "etc/apt/sources.list"
 _DROPPED = frozenset(

@@ -12,8 +12,8 @@ import tarfile
 from collections.abc import Callable, Iterator
 
 from lockstep.image import MANIFEST, Image
-from lockstep.layer import END
-from lockstep.store import Store
+from lockstep.image.layer import END
+from lockstep.image.store import Store
 
 CHUNK = 64 << 10  # bigger blocks cost twice the time: each is fresh memory
 

@@ -20,8 +20,8 @@ from lockstep.engine.loading import Loading
 from lockstep.engine.loopback import serve
 from lockstep.errors import DiskFullError, EngineError, IntegrityError, LockstepError
 from lockstep.image import Image
+from lockstep.image.store import Store
 from lockstep.progress import Progress, Task
-from lockstep.store import Store
 
 Road = Literal["layers", "pull", "whole"]
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
     from lockstep.image import Image, ImageLayer
-    from lockstep.store import Store
+    from lockstep.image.store import Store
 
 
 @dataclass(frozen=True)

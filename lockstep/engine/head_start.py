@@ -13,8 +13,8 @@ from typing import Any
 from lockstep.engine.loading import Loading
 from lockstep.errors import LockstepError
 from lockstep.image import ImageLayer
+from lockstep.image.store import Store
 from lockstep.progress import Task
-from lockstep.store import Store
 
 PAUSE = 0.5  # seconds between looks; a build with nothing to do is over before the first
 

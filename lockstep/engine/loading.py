@@ -19,8 +19,8 @@ from lockstep.engine.failures import engine_errors, in_words
 from lockstep.engine.owner import LABEL, is_gone, this_process
 from lockstep.errors import LockstepError
 from lockstep.image import CREATED, LOCK_HASH, Image, ImageLayer
+from lockstep.image.store import Store
 from lockstep.progress import Task
-from lockstep.store import Store
 
 STEP = "io.lockstep.step"
 STEP_BYTES = 256 << 20  # small layers go together, up to this

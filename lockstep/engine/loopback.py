@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from lockstep.image import MANIFEST, Image
-from lockstep.store import Store
+from lockstep.image.store import Store
 
 TAG = "image"
 

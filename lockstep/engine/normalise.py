@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO
 
 from lockstep.image import LAYER, ImageLayer
-from lockstep.layer import CHUNK, EPOCH
-from lockstep.store import Store
+from lockstep.image.layer import CHUNK, EPOCH
+from lockstep.image.store import Store
 
 BUILD_FOLDER = ".lockstep-build"
 """Where RUN steps find what they need for the build only, such as the certificate authorities."""

@@ -31,9 +31,9 @@ from lockstep.engine.failures import engine_errors, in_words
 from lockstep.engine.normalise import BUILD_FOLDER, digest_of_file, normalise
 from lockstep.errors import LockstepError, SpecError
 from lockstep.image import CREATED, Image, ImageLayer
-from lockstep.layer import EPOCH
+from lockstep.image.layer import EPOCH
+from lockstep.image.store import Store
 from lockstep.progress import Progress
-from lockstep.store import Store
 
 FORMAT = "1"  # raise it when the same Dockerfile would be normalised differently
 CA_VARIABLES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "NODE_EXTRA_CA_CERTS")

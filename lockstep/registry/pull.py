@@ -13,10 +13,10 @@ from typing import Any
 from lockstep.errors import IntegrityError, RegistryError
 from lockstep.home import disk_full_in_words
 from lockstep.image import Image, digest_of, read_image
+from lockstep.image.store import Store
 from lockstep.progress import SILENT, Progress, Task
 from lockstep.registry.client import RegistryClient
 from lockstep.registry.reference import Reference, parse_reference
-from lockstep.store import Store
 
 MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",

@@ -20,11 +20,11 @@ import httpx
 
 from lockstep.errors import IntegrityError
 from lockstep.image import CONFIG, LAYER, MANIFEST, Image, ImageLayer, digest_of
+from lockstep.image.store import Store
 from lockstep.progress import SILENT, Progress, Task
 from lockstep.registry.client import RegistryClient
 from lockstep.registry.pull import CHUNK, MANIFESTS, together
 from lockstep.registry.reference import Reference, parse_reference
-from lockstep.store import Store
 
 GZIP = f"{LAYER}+gzip"
 LEVEL = 1  # see docs/decisions/29: what is in wheels hardly gets smaller, and higher levels take minutes

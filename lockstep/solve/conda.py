@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lockstep.errors import SolveError, SpecError
 from lockstep.home import Home
-from lockstep.locked import LockedPackage
+from lockstep.lock.locked import LockedPackage
 from lockstep.servers import PROXY_VARIABLES, Servers, hide, without_userinfo
 from lockstep.spec import Spec
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from lockstep.errors import SolveError
-from lockstep.locked import LockedPackage
+from lockstep.lock.locked import LockedPackage
 from lockstep.spec import Spec
 
 _FRAMEWORKS = {

@@ -14,7 +14,7 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from lockstep.locked import LockedPackage
+from lockstep.lock.locked import LockedPackage
 
 _NAMES = {
     "brotli-python": ("brotli",),

@@ -15,7 +15,7 @@ from packaging.utils import parse_wheel_filename
 
 from lockstep.errors import FetchError, LockstepError, SolveError
 from lockstep.home import Home
-from lockstep.locked import LockedPackage
+from lockstep.lock.locked import LockedPackage
 from lockstep.servers import Servers, hide
 from lockstep.solve.measure import measure
 from lockstep.solve.provided import write_stubs

@@ -9,7 +9,7 @@ from typing import Literal
 from lockstep.errors import FetchError, SolveError, SpecError
 from lockstep.home import Home
 from lockstep.lock import Lock
-from lockstep.locked import BOOTSTRAP_SCHEME, Bootstrap, LockedBase, LockedPackage
+from lockstep.lock.locked import BOOTSTRAP_SCHEME, Bootstrap, LockedBase, LockedPackage
 from lockstep.progress import SILENT, Progress
 from lockstep.servers import Servers, hide, read_servers
 from lockstep.solve.channels import (

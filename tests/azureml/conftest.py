@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from lockstep.embedded import start_embedded
 from lockstep.engine import Engine
 from lockstep.home import Home
 from lockstep.progress import Progress
 from lockstep.project import Project
 from lockstep.settings import read_settings
+from lockstep.submission.embedded import start_embedded
 from lockstep.workspace.daemon import Daemon
 from tests.workspace.client import Client
 from tests.workspace.conftest import engine, python_image  # noqa: F401 - fixtures
@@ -45,17 +45,18 @@ PREPARE = """
 import dataclasses
 from pathlib import Path
 from lockstep.azureml import *
-from lockstep.compare import conclusion
+from lockstep.runs.compare import conclusion
 from lockstep.engine import connect as connect_engine
 from lockstep.home import Home
-from lockstep.job import make_job
+from lockstep.runs.job import make_job
 from lockstep.progress import Progress
 from lockstep.project import Project
 from lockstep.settings import read_settings
 from lockstep.submission import submit_job
 from lockstep.training import train_local
-from lockstep.workspaces import open_workspace
-from lockstep import remote_data, remote_runs
+from lockstep.submission.workspaces import open_workspace
+from lockstep.submission import data as remote_data
+from lockstep.submission import runs as remote_runs
 
 said, lines = [], []
 

@@ -14,7 +14,7 @@ from tests.workspace.client import Client, SdkError
 DESCRIBE = """
 from pathlib import Path
 from lockstep.azureml import *
-from lockstep.job import Job
+from lockstep.runs.job import Job
 inputs = {"data": RemoteData("workspaceblobstore", "lockstep/data/d-1")}
 image = OwnImage("registry.example/env@sha256:" + "1" * 64, "sha256:" + "2" * 64, "3" * 64)
 def told(job, choice=image, mode="download"):

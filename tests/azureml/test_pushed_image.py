@@ -10,7 +10,7 @@ import pytest
 from lockstep.engine import Engine
 from lockstep.home import Home
 from lockstep.image import LAYER, Image, ImageLayer
-from lockstep.store import Store
+from lockstep.image.store import Store
 from tests.azureml.conftest import Checkout
 from tests.registry.conftest import Registry, docker_config, registry, start_registry  # noqa: F401 - fixtures
 from tests.workspace.images import python_tar
@@ -21,7 +21,7 @@ REPOSITORY = """
 from types import SimpleNamespace as Made
 from lockstep.errors import LockstepError
 from lockstep.image import Image, ImageLayer
-from lockstep.remote_image import push_image
+from lockstep.submission.image import push_image
 project = project_of({"repository": repository})
 service = open_workspace(project)
 pushed = push_image(project, service, Image(config, (ImageLayer(*layer),)))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lockstep.errors import JobError
-from lockstep.job import Job
-from lockstep.sendable import LIMIT_BYTES, LIMIT_FILES, check_sendable
+from lockstep.runs.job import Job
+from lockstep.submission.sendable import LIMIT_BYTES, LIMIT_FILES, check_sendable
 
 
 def refused(files: list[tuple[str, int]], root: Path, job: Job | None = None) -> str:

@@ -72,7 +72,7 @@ def test_no_wait_then_logs(checkout: Checkout) -> None:
         "files = remote_runs.download(project, out.record.id)\n"
         "logged = remote_runs.metrics(project, 'last')\n"
         "listed = [run.id for run in remote_runs.remote_runs(project)]\n"
-        "from lockstep.run import find_run\n"
+        "from lockstep.runs.run import find_run\n"
         "result = {'before': before, 'lines': lines, 'status': state.status, 'left': out.left,\n"
         "          'record': facts(find_run(project.settings.runs, out.record.id)), 'listed': listed,\n"
         "          'files': [str(path) for path in files]}\n"
@@ -98,7 +98,7 @@ def test_cancel(checkout: Checkout) -> None:
         "    remote_runs.cancel(project, out.record.id)\n"
         "except WorkspaceError as error:\n"
         "    refused = str(error)\n"
-        "from lockstep.run import find_run\n"
+        "from lockstep.runs.run import find_run\n"
         "result = [state.status, find_run(project.settings.runs, out.record.id).status, refused]\n"
     )
     assert told[:2] == ["Canceled", "canceled"]
@@ -198,7 +198,7 @@ def test_check_azure(checkout: Checkout) -> None:
     told: Any = checkout.run(
         "from types import SimpleNamespace as Made\n"
         "import tempfile\n"
-        "from lockstep import azure_check\n"
+        "from lockstep.submission import azure_check\n"
         "built = Made(image=Made(id=image_id), lock=Made(hash='ab' * 32), delivery=Made(image_id=image_id))\n"
         "with tempfile.TemporaryDirectory() as folder:\n"
         "    check = azure_check.Check(project, Path(folder), open_workspace(project), built)\n"
@@ -213,7 +213,7 @@ def test_check_goes_on_after_a_point_that_fails(checkout: Checkout) -> None:
     told: Any = checkout.run(
         "from types import SimpleNamespace as Made\n"
         "import tempfile\n"
-        "from lockstep import azure_check\n"
+        "from lockstep.submission import azure_check\n"
         "built = Made(image=Made(id=image_id), lock=Made(hash='ab' * 32), delivery=Made(image_id=image_id))\n"
         "project = project_of({'compute': 'nowhere'})\n"
         "with tempfile.TemporaryDirectory() as folder:\n"

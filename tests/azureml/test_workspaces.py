@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from lockstep import workspaces
-from lockstep.embedded import start_embedded
 from lockstep.home import Home
 from lockstep.progress import Progress
 from lockstep.project import Project
 from lockstep.settings import read_settings
+from lockstep.submission import workspaces
+from lockstep.submission.embedded import start_embedded
 from lockstep.workspace import daemon
 
 

@@ -18,7 +18,7 @@ import pytest
 from lockstep.engine import Engine, connect
 from lockstep.home import Home
 from lockstep.image import LAYER, Image, ImageLayer
-from lockstep.store import Store
+from lockstep.image.store import Store
 
 PROGRAMS = ("sh", "cat", "sleep", "ls", "id", "mkdir", "rm", "echo", "chmod", "chown", "touch", "dd", "stty")
 

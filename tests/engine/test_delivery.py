@@ -17,8 +17,8 @@ from lockstep.engine.delivery import Road, deliver, engine_id
 from lockstep.engine.owner import LABEL, this_process
 from lockstep.errors import EngineError
 from lockstep.image import LOCK_HASH, Image, ImageLayer
+from lockstep.image.store import Store
 from lockstep.progress import SILENT, Progress, Task
-from lockstep.store import Store
 from tests.engine.conftest import add_layer, make_image
 
 pytestmark = pytest.mark.engine

@@ -14,8 +14,8 @@ from lockstep.engine.normalise import DROPPED, normalise
 from lockstep.errors import SpecError
 from lockstep.home import Home
 from lockstep.image import Image
-from lockstep.layer import EPOCH
-from lockstep.store import Store
+from lockstep.image.layer import EPOCH
+from lockstep.image.store import Store
 
 FROM = "ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\n"
 

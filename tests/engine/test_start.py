@@ -22,8 +22,8 @@ from lockstep.engine.endpoint import Endpoint, endpoints, open_client
 from lockstep.errors import EngineError
 from lockstep.home import Home
 from lockstep.image import Image
+from lockstep.image.store import Store
 from lockstep.progress import SILENT, Progress
-from lockstep.store import Store
 
 DOCKERD = shutil.which("dockerd", path=os.environ["PATH"] + ":/usr/sbin")
 own_engine = pytest.mark.skipif(

@@ -18,9 +18,9 @@ from lockstep.engine import Engine
 from lockstep.errors import JobError
 from lockstep.home import Home
 from lockstep.image import ImageLayer
-from lockstep.job import Job
-from lockstep.run import RunRecord, find_run
-from lockstep.store import Store
+from lockstep.image.store import Store
+from lockstep.runs.job import Job
+from lockstep.runs.run import RunRecord, find_run
 from lockstep.training import command_line, train_local
 
 from .conftest import add_layer, make_image
@@ -174,7 +174,7 @@ def test_ctrl_c_stops_the_container_and_leaves_a_record(
     (project / "src" / "train.py").write_text("echo begun; echo 1 > outputs/one; sleep 60 & wait")
     code = (
         "import sys; from pathlib import Path\n"
-        "from lockstep.engine import connect; from lockstep.home import Home; from lockstep.job import Job\n"
+        "from lockstep.engine import connect; from lockstep.home import Home; from lockstep.runs.job import Job\n"
         "from lockstep.training import train_local\n"
         "image, root, home = sys.argv[1], Path(sys.argv[2]), Home(Path(sys.argv[3]))\n"
         "try:\n"

@@ -20,7 +20,7 @@ import pytest
 
 from lockstep.home import Home
 from lockstep.image import LAYER, Image, ImageLayer
-from lockstep.store import Store
+from lockstep.image.store import Store
 
 PASSWORD = "pw"
 HASHED = (

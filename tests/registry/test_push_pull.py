@@ -18,9 +18,9 @@ import pytest
 from lockstep.errors import IntegrityError, RegistryError, UnreachableError
 from lockstep.home import Home
 from lockstep.image import Image
+from lockstep.image.store import Store
 from lockstep.progress import Progress, Task
 from lockstep.registry import pull_base, push, resolve
-from lockstep.store import Store
 from tests.registry.conftest import PASSWORD, Registry, free_port, layer, log_in, make_image
 
 

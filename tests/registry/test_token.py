@@ -22,9 +22,9 @@ from cryptography.x509 import load_pem_x509_certificate
 
 from lockstep.errors import RegistryError
 from lockstep.image import Image
+from lockstep.image.store import Store
 from lockstep.registry import push, resolve
 from lockstep.registry.sign_in import Credentials, SignIn
-from lockstep.store import Store
 from tests.registry.conftest import PASSWORD, Registry, layer, log_in, make_image
 
 REFRESH = "an-identity-token"

@@ -13,8 +13,8 @@ import pytest
 from lockstep.datasets.dataset import add_image, png
 from lockstep.engine import Engine, connect
 from lockstep.home import Home
-from lockstep.job import Job
-from lockstep.run import RunRecord
+from lockstep.runs.job import Job
+from lockstep.runs.run import RunRecord
 from lockstep.training import train_local
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lockstep.compare import are_the_same, compare_runs
 from lockstep.engine import ContainerRun, Engine, Mount
+from lockstep.runs.compare import are_the_same, compare_runs
 
 from .conftest import ROOT, Train
 

@@ -1,0 +1,159 @@
+"""Fetch: every package of a lock into the machine's store, verified by its sha256.
+
+Four at a time; what is there already isn't touched; what a killed run left continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from lockstep.errors import DiskFullError
+from lockstep.home import Home
+from lockstep.lock.locked import BOOTSTRAP_SCHEME, Bootstrap, LockedPackage
+from lockstep.progress import SILENT, Progress
+from lockstep.servers import Servers, read_servers
+from lockstep.servers.download import Download, StoppedError
+
+if TYPE_CHECKING:
+    import httpx
+
+_AT_ONCE = 4
+
+
+def fetch(
+    packages: Iterable[LockedPackage],
+    home: Home,
+    progress: Progress = SILENT,
+    *,
+    servers: Servers | None = None,
+    bootstrap: Bootstrap | None = None,
+    install: bool = False,
+) -> dict[str, Path]:
+    """Bring every package into `home.package(sha256)` and return those paths by sha256.
+
+    `bootstrap` is the lock's, for packages that Lockstep makes itself; `install` says whether making
+    them may install tools. Raises FetchError, IntegrityError or DiskFullError; the next call continues.
+    """
+    packages = list(packages)
+    missing = {package.sha256: package for package in packages if not _is_there(home, package)}
+    if missing:
+        servers = servers or read_servers()
+        own = [package for package in missing.values() if _is_own(package)]
+        channel = _bootstrap_channel(home, progress, bootstrap, install) if own else None
+        downloads = [
+            Download(
+                name=package.filename,
+                addresses=_own_addresses(package, channel)
+                if channel and _is_own(package)
+                else servers.addresses(package.url),
+                sha256=package.sha256,
+                size=package.size,
+                target=home.package(package.sha256),
+            )
+            for package in sorted(missing.values(), key=lambda package: (-package.size, package.sha256))
+        ]
+        _run(downloads, home, progress, servers)
+    return {package.sha256: home.package(package.sha256) for package in packages}
+
+
+def fetch_url(
+    url: str,
+    sha256: str,
+    size: int | None,
+    home: Home,
+    progress: Progress = SILENT,
+    *,
+    mirrors: Sequence[str] = (),
+    servers: Servers | None = None,
+) -> Path:
+    """Bring one file into `home.package(sha256)` and return that path; `mirrors` are tried before `url`.
+
+    `size` is in bytes, None if it isn't known. Raises what `fetch` raises.
+    """
+    target = home.package(sha256)
+    if not target.exists():
+        servers = servers or read_servers()
+        addresses = (*mirrors, *servers.addresses(url))
+        name = urlsplit(url).path.rsplit("/", 1)[-1]
+        _run([Download(name, addresses, sha256, size, target)], home, progress, servers)
+    return target
+
+
+def new_client() -> httpx.Client:
+    """Return an HTTP client with the proxies and certificates of this machine's settings."""
+    return read_servers().client()
+
+
+def _is_there(home: Home, package: LockedPackage) -> bool:
+    """Tell whether a package is there; a file of another length is a broken disk's and goes."""
+    path = home.package(package.sha256)
+    try:
+        if path.stat().st_size == package.size:
+            return True
+    except FileNotFoundError:
+        return False
+    path.unlink(missing_ok=True)
+    return False
+
+
+def _is_own(package: LockedPackage) -> bool:
+    return package.url.startswith(f"{BOOTSTRAP_SCHEME}:")
+
+
+def _bootstrap_channel(home: Home, progress: Progress, recorded: Bootstrap | None, install: bool) -> Path:
+    from lockstep.bootstrap import bootstrap_channel
+
+    path: Path = bootstrap_channel(home, progress, install=install, recorded=recorded).path
+    return path
+
+
+def _own_addresses(package: LockedPackage, channel: Path) -> tuple[str, ...]:
+    parts = urlsplit(package.url)
+    return ((channel.absolute() / parts.netloc / package.filename).as_uri(),)
+
+
+def _run(downloads: Sequence[Download], home: Home, progress: Progress, servers: Servers) -> None:
+    """Run the downloads on daemon threads, so that Ctrl-C ends at once however long a server is silent."""
+    folder = home.path / "packages"
+    folder.mkdir(parents=True, exist_ok=True)
+    total = sum(download.size or 0 for download in downloads)
+    if total > (free := shutil.disk_usage(folder).free):
+        raise DiskFullError(
+            f"{total / 1e6:,.0f} MB are to be fetched; the disk of {folder} has {free / 1e6:,.0f} MB free.",
+            "Free some space (`./invoke clean` removes what Lockstep can make again), or set LOCKSTEP_HOME.",
+        )
+    waiting: SimpleQueue[Download] = SimpleQueue()
+    for download in downloads:
+        waiting.put(download)
+    results: SimpleQueue[BaseException | None] = SimpleQueue()
+    stop = threading.Event()
+    what = downloads[0].name if len(downloads) == 1 else f"{len(downloads)} packages"
+    with servers.client() as client, progress.task(f"Fetching {what}", total or None) as task:
+
+        def work() -> None:
+            while not stop.is_set():
+                try:
+                    download = waiting.get_nowait()
+                except Empty:
+                    return
+                try:
+                    download.run(client, servers, task, stop)
+                    results.put(None)
+                except BaseException as error:  # the waiting thread raises it
+                    results.put(error)
+
+        for _ in range(min(_AT_ONCE, len(downloads))):
+            threading.Thread(target=work, name="fetch", daemon=True).start()
+        try:
+            for _ in downloads:
+                error = results.get()
+                if error is not None and not isinstance(error, StoppedError):
+                    raise error
+        finally:
+            stop.set()

@@ -1,0 +1,7 @@
+"""Layers: packages become deterministic tars. Pure: bytes in, bytes out.
+
+wheel, prefix        what a wheel, or a conda package, puts into the environment
+bytecode             its .pyc files, compiled by the image's own Python
+grouping             which packages share a layer
+assemble             a lock's packages become its layers, each made once
+"""

@@ -1,0 +1,192 @@
+"""Prefix: a conda package as the items that it puts into the environment.
+
+rattler links each package into a staging prefix of its own, for its final path in the image, so what a
+package becomes doesn't depend on its neighbours. Nothing is downloaded and no script runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lockstep.errors import PackageError
+from lockstep.image.layer import PREFIX, executable
+from lockstep.layers.bytecode import is_made_from
+from lockstep.layers.conda_archive import read_index
+from lockstep.layers.package import REMEDY, Item, Python, Unpacked, check_path, check_unique
+
+if TYPE_CHECKING:
+    from lockstep.lock import LockedPackage
+
+READ = 1 << 18
+_PRETEND = "https://pretend.invalid"  # no server is asked: every record has a file of this machine as its URL
+
+
+def python_of(packages: Iterable[LockedPackage]) -> Python | None:
+    """Return the Python that a lock's conda packages hold, or None."""
+    for package in packages:
+        if package.manager == "conda" and package.name == "python":
+            return Python(".".join(package.version.split(".")[:2]), package.sha256)
+    return None
+
+
+def link_package(package: LockedPackage, path: Path, python: Python | None, folder: Path) -> Unpacked:
+    """Link the package at `path` into `folder` and return what it holds; `folder` stays until that is read.
+
+    Raises PackageError, naming package and entry, for what escapes, needs a script, or can't be linked.
+    """
+    label = f"The conda package {package.filename}"
+    prefix = folder / "prefix"
+    record = asyncio.run(_link_one(label, package, path, python, folder))
+    if record.get("noarch") == "python" and python is None:
+        raise PackageError(f"{label} needs Python, which the lock doesn't hold.", "Add python to the spec.")
+    entries = {x["_path"]: x for x in record["paths_data"]["paths"]}
+    there = set(entries)
+    items = [_item(label, prefix, x, told) for x, told in entries.items() if not is_made_from(x, there)]
+    if package.name == "python":
+        # conda takes a folder for an environment only if it has a history; an empty one holds no clock.
+        items.append(_of_bytes("conda-meta/history", b""))
+    check_unique(label, items)
+    kept = {x.path for x in items}
+
+    def seal(compiled: Sequence[Item]) -> Item:
+        return _of_bytes(f"conda-meta/{_stem(package)}.json", _meta(package, record, kept, compiled))
+
+    return Unpacked(label, tuple(items), seal)
+
+
+def link_interpreter(packages: Sequence[LockedPackage], paths: Mapping[str, Path], folder: Path) -> Path:
+    """Link Python and what it needs into `folder` and return the program, ready to run on this machine."""
+    conda = {x.name: x for x in packages if x.manager == "conda"}
+    wanted: dict[str, LockedPackage] = {}
+    todo = ["python"]
+    while todo:
+        name = todo.pop()
+        if name in conda and name not in wanted:
+            wanted[name] = conda[name]
+            todo += [x for x, _ in conda[name].dependencies]
+
+    async def link() -> None:
+        records = []
+        for package in wanted.values():
+            label = f"The conda package {package.filename}"
+            records.append(await _record(label, package, paths[package.sha256], folder))
+        await _install("The image's Python", records, folder)
+
+    asyncio.run(link())
+    return folder / "prefix" / "bin" / "python"
+
+
+async def _link_one(
+    label: str, package: LockedPackage, path: Path, python: Python | None, folder: Path
+) -> dict[str, Any]:
+    records = [await _record(label, package, path, folder)]
+    meta = folder / "prefix" / "conda-meta"
+    meta.mkdir(parents=True)
+    if python is not None and package.name != "python":
+        records.append(_pretend_installed(python, meta))
+    await _install(label, records, folder)
+    record: dict[str, Any] = json.loads((meta / f"{_stem(package)}.json").read_bytes())
+    return record
+
+
+async def _record(label: str, package: LockedPackage, path: Path, folder: Path) -> Any:
+    """Check an archive and return rattler's record of it, as a channel would tell it."""
+    from rattler import PackageRecord, RepoDataRecord
+
+    named = folder / "archives" / package.filename  # rattler goes by the name's suffix
+    named.parent.mkdir(parents=True, exist_ok=True)
+    named.symlink_to(path.resolve())
+    index = named.with_name(f"{package.filename}.index.json")
+    index.write_bytes(await read_index(label, package.name, named))
+    told = PackageRecord.from_index_json(index, package.size, package.sha256, package.md5)
+    return RepoDataRecord(told, package.filename, named.as_uri(), _PRETEND)
+
+
+def _pretend_installed(python: Python, meta: Path) -> Any:
+    """Tell rattler that Python is in the prefix, so that a noarch package learns where its files go."""
+    from rattler import BuildString, PackageRecord, PrefixPaths, PrefixRecord, RepoDataRecord
+
+    told = PackageRecord("python", f"{python.version}.0", BuildString("0"), 0, "linux-64")
+    file = f"python-{python.version}.0-0.conda"
+    record = RepoDataRecord(told, file, f"{_PRETEND}/{file}", _PRETEND)
+    PrefixRecord(record, PrefixPaths()).write_to_path(meta / f"{file.removesuffix('.conda')}.json", False)
+    return record
+
+
+async def _install(label: str, records: list[Any], folder: Path) -> None:
+    from rattler import install
+
+    try:
+        await install(
+            records,
+            folder / "prefix",
+            cache_dir=folder / "cache",
+            alternative_target_prefix=PREFIX,
+            execute_link_scripts=False,
+            show_progress=False,
+        )
+    except Exception as error:  # rattler's errors, and panics, share no base class
+        if "os error 28" in str(error) or "os error 122" in str(error):
+            raise OSError(errno.ENOSPC, str(error)) from error
+        raise PackageError(f"{label} can't be linked: {error}", REMEDY) from error
+
+
+def _item(label: str, prefix: Path, name: str, told: Mapping[str, Any]) -> Item:
+    check_path(label, name)
+    path = prefix / name
+    if not f"{os.path.realpath(path)}/".startswith(f"{os.path.realpath(prefix)}/"):
+        raise PackageError(f"{label} holds a link out of the environment: {name!r}.", REMEDY)
+    if path.is_symlink():
+        return Item(name, link=os.readlink(path))
+    if path.is_dir():
+        return Item(name, folder=True)
+    state = path.stat()
+    sha256 = told.get("sha256_in_prefix") or told.get("sha256") or _sha256(path)
+    return Item(name, state.st_size, sha256, executable(state.st_mode), chunks=_reader(path))
+
+
+def _meta(
+    package: LockedPackage, record: Mapping[str, Any], kept: set[str], compiled: Sequence[Item]
+) -> bytes:
+    """Return a conda-meta record that tells the lock's URL and nothing of the machine that built it."""
+    host = ("extracted_package_dir", "package_tarball_full_path", "link")
+    told = {key: value for key, value in record.items() if key not in host}
+    base, _, _ = package.url.rpartition("/")
+    told |= {"url": package.url, "channel": base.removesuffix(f"/{record['subdir']}"), "fn": package.filename}
+    paths = [x for x in record["paths_data"]["paths"] if x["_path"] in kept]
+    paths += [{"_path": x.path, "path_type": "pyc_file"} for x in compiled]
+    paths.sort(key=lambda x: str(x["_path"]))
+    told["paths_data"] = {**record["paths_data"], "paths": paths}
+    told["files"] = [x["_path"] for x in paths]
+    return json.dumps(told, indent=2, sort_keys=True).encode()
+
+
+def _stem(package: LockedPackage) -> str:
+    return package.filename.removesuffix(".conda").removesuffix(".tar.bz2")
+
+
+def _reader(path: Path) -> Callable[[], Iterable[bytes]]:
+    def chunks() -> Iterator[bytes]:
+        with path.open("rb", buffering=0) as file:
+            while chunk := file.read(READ):
+                yield chunk
+
+    return chunks
+
+
+def _sha256(path: Path) -> str:
+    found = hashlib.sha256()
+    for chunk in _reader(path)():
+        found.update(chunk)
+    return found.hexdigest()
+
+
+def _of_bytes(path: str, data: bytes) -> Item:
+    return Item(path, len(data), hashlib.sha256(data).hexdigest(), chunks=lambda: (data,))

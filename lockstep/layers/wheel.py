@@ -1,0 +1,214 @@
+"""Wheel: a wheel as the items that it puts into the environment.
+
+PyPA's `installer` decides what goes where (binary distribution format, "Installing a wheel"); it is given
+a destination that only takes notes, so no content is read before its turn in the layer comes. RECORD's
+hashes are the wheel's own, which the lock's sha256 covers: no byte is hashed a second time.
+"""
+
+from __future__ import annotations
+
+import base64
+import configparser
+import contextlib
+import csv
+import hashlib
+import posixpath
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from installer import install
+from installer.destinations import WheelDestination
+from installer.exceptions import InstallerError
+from installer.records import Hash, InvalidRecordEntry, RecordEntry
+from installer.scripts import Script
+from installer.sources import WheelContentElement, WheelFile
+from installer.utils import Scheme, construct_record_file, parse_wheel_filename
+
+from lockstep.errors import PackageError
+from lockstep.image.layer import PREFIX, executable
+from lockstep.layers.inflate import DAMAGED, ZipReader, is_symlink
+from lockstep.layers.package import REMEDY, Item, Python, Unpacked, check_path, check_unique, in_words
+
+if TYPE_CHECKING:
+    from lockstep.lock import LockedPackage
+
+INTERPRETER = f"{PREFIX}/bin/python"
+INSTALLER = b"lockstep\n"
+BROKEN = (InstallerError, InvalidRecordEntry, configparser.Error, csv.Error)
+
+
+@contextlib.contextmanager
+def open_wheel(
+    path: Path, package: LockedPackage, python: Python, advance: Callable[[int], object] = lambda _: None
+) -> Iterator[Unpacked]:
+    """Open a wheel at `path` (named by its hash) for the environment of `python`.
+
+    `advance` is told compressed bytes as content is read. Raises PackageError, naming the wheel and the
+    entry, for what escapes, comes twice, is a symlink or can't be read.
+    """
+    label = f"The wheel {package.filename}"
+    with contextlib.ExitStack() as stack:
+        with in_words(label, *BROKEN, *DAMAGED, ValueError, KeyError, AssertionError):
+            zipped = ZipReader(path, advance)
+            stack.callback(zipped.close)
+            zipped.directory.filename = package.filename  # for `installer`, which reads the name's parts
+            source, destination = _Source(label, zipped), _Notes(label, python, package.filename)
+            install(source, destination, {"INSTALLER": INSTALLER})
+        check_unique(label, destination.items)
+        with in_words(label, *DAMAGED):
+            yield Unpacked(label, tuple(destination.items), destination.seal)
+
+
+class _Pending:
+    """A stream that isn't opened yet, with what the wheel's RECORD says of it."""
+
+    def __init__(self, zipped: ZipReader, item: zipfile.ZipInfo, sha256: str) -> None:
+        self.size = item.file_size
+        self.sha256 = sha256
+        self.chunks: Callable[[], Iterable[bytes]] = lambda: zipped.chunks(item)
+
+
+class _Source(WheelFile):
+    """A wheel whose entries are checked by name and handed out unread, sorted."""
+
+    def __init__(self, label: str, zipped: ZipReader) -> None:
+        super().__init__(zipped.directory)
+        self._zip = zipped
+        self._files = [x for x in zipped.directory.infolist() if not x.is_dir()]
+        for item in self._files:
+            check_path(label, item.orig_filename)
+            if item.filename != item.orig_filename:
+                raise PackageError(f"{label} holds a name that can't be: {item.orig_filename!r}.", REMEDY)
+            if is_symlink(item):
+                raise PackageError(f"{label} holds a symlink, which wheels can't: {item.filename!r}.", REMEDY)
+        names = [x.filename for x in self._files]
+        if len(set(names)) < len(names):
+            twice = next(x for x in names if names.count(x) > 1)
+            raise PackageError(f"{label} holds {twice!r} twice.", REMEDY)
+
+    @cached_property
+    def data_dir(self) -> str:
+        """Return the .data folder's name as it is spelled in the archive."""
+        tops = {x.filename.split("/", 1)[0] for x in self._files}
+        return next((x for x in sorted(tops) if x.endswith(".data")), super().data_dir)
+
+    def get_contents(self) -> Iterator[WheelContentElement]:
+        rows = {
+            row[0]: row for row in csv.reader(self.read_dist_info("RECORD").splitlines()) if len(row) == 3
+        }
+        for item in sorted(self._files, key=lambda x: x.filename):
+            if "__pycache__" in item.filename.split("/")[:-1]:
+                continue  # compiled by some other Python, for some other path
+            _, told, size = rows.get(item.filename, ("", "", ""))
+            trusted = told.startswith("sha256=") and size in ("", str(item.file_size))
+            pending = _Pending(self._zip, item, _hex(told) if trusted else self._hash(item))
+            record = (item.filename, "", "")
+            yield record, cast("BinaryIO", pending), executable(item.external_attr >> 16)
+
+    def _hash(self, item: zipfile.ZipInfo) -> str:
+        if item.filename == posixpath.join(self.dist_info_dir, "RECORD"):
+            return ""  # it is written anew
+        return _sha256(self._zip.chunks(item))
+
+
+class _Notes(WheelDestination):
+    """A destination that writes nothing and remembers everything."""
+
+    def __init__(self, label: str, python: Python, filename: str) -> None:
+        self.items: list[Item] = []
+        self._label = label
+        self._site = python.site_packages
+        include = f"include/python{python.version}/{parse_wheel_filename(filename).distribution}"
+        self._roots = {
+            "headers": include,
+            "scripts": "bin",
+            "data": "",
+            "purelib": self._site,
+            "platlib": self._site,
+        }
+        self._wrappers: set[str] = set()
+        self._record = ""
+        self._rows: list[tuple[Scheme, RecordEntry]] = []
+
+    def write_script(self, name: str, module: str, attr: str, section: Any) -> RecordEntry:
+        if "/" in name:
+            raise PackageError(f"{self._label} has an entry point that leaves bin: {name!r}.", REMEDY)
+        _, data = Script(name, module, attr, section).generate(INTERPRETER, "posix")
+        item = self._add("scripts", name, _of_bytes("", data, executable=True))
+        self._wrappers.add(item.path)
+        return self._row(item)
+
+    def write_file(self, scheme: Scheme, path: Any, stream: BinaryIO, is_executable: bool) -> RecordEntry:
+        if isinstance(stream, _Pending):
+            content = Item("", stream.size, stream.sha256, is_executable, chunks=stream.chunks)
+        else:
+            content = _of_bytes("", stream.read(), is_executable)
+        if scheme == "scripts":
+            if f"bin/{path}" in self._wrappers:  # made at build time; ours has the image's interpreter
+                return self._row(next(x for x in self.items if x.path == f"bin/{path}"))
+            content = _script(content)
+        return self._row(self._add(scheme, str(path), content))
+
+    def finalize_installation(
+        self, scheme: Scheme, record_file_path: str, records: Iterable[tuple[Scheme, RecordEntry]]
+    ) -> None:
+        self._record = f"{self._site}/{record_file_path}"
+        self._rows = list({row.path: (scheme, row) for scheme, row in records}.values())
+
+    def seal(self, compiled: Sequence[Item]) -> Item:
+        """Return RECORD, with the wheel's files, what was generated and the bytecode."""
+        rows = [*self._rows, *((Scheme("purelib"), self._row(x)) for x in compiled)]
+        return _of_bytes(self._record, construct_record_file(rows).read())
+
+    def _add(self, scheme: str, path: str, content: Item) -> Item:
+        check_path(self._label, path)
+        full = posixpath.join(self._roots[scheme], path)
+        item = Item(full, content.size, content.sha256, content.executable, chunks=content.chunks)
+        self.items.append(item)
+        return item
+
+    def _row(self, item: Item) -> RecordEntry:
+        digest = base64.urlsafe_b64encode(bytes.fromhex(item.sha256)).rstrip(b"=").decode()
+        path = item.path.removeprefix(f"{self._site}/")
+        if path == item.path:  # scripts, headers and data are told from site-packages, with "../"
+            path = posixpath.relpath(path, self._site)
+        return RecordEntry(path, Hash("sha256", digest), item.size)
+
+
+def _script(content: Item) -> Item:
+    """Return a script that names the image's interpreter if it asks for one ("#!python"), executable."""
+    chunks = iter(content.chunks())
+    start = next(chunks, b"")
+    if not start.startswith(b"#!python"):
+        return Item("", content.size, content.sha256, True, chunks=content.chunks)
+    old = b"".join(start.partition(b"\n")[:2])
+    new = f"#!{INTERPRETER}\n".encode()
+
+    def changed() -> Iterator[bytes]:
+        rest = iter(content.chunks())
+        yield new + next(rest)[len(old) :]
+        yield from rest
+
+    return Item("", content.size - len(old) + len(new), _sha256(changed()), True, chunks=changed)
+
+
+def _of_bytes(path: str, data: bytes, executable: bool = False) -> Item:
+    return Item(path, len(data), hashlib.sha256(data).hexdigest(), executable, chunks=lambda: (data,))
+
+
+def _sha256(chunks: Iterable[bytes]) -> str:
+    found = hashlib.sha256()
+    for chunk in chunks:
+        found.update(chunk)
+    return found.hexdigest()
+
+
+def _hex(told: str) -> str:
+    """Return the hex digest of RECORD's "sha256=<urlsafe base64 without padding>"."""
+    digest = base64.urlsafe_b64decode(told.removeprefix("sha256=") + "=").hex()
+    if len(digest) != 64:
+        raise ValueError(f"RECORD holds a hash that is none: {told!r}")
+    return digest

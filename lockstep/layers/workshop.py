@@ -1,0 +1,176 @@
+"""Workshop: makes the layers of single packages, several at once, in flat memory.
+
+Two kinds of work overlap: writing (inflate, hash, write) in threads, which leave Python's lock to each
+other for nearly all of it, and compiling in processes of the image's Python. Each package goes through
+open, compile, write; big ones start first, so none of them is left over at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+import os
+import shutil
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from lockstep.errors import FetchError, PackageError
+from lockstep.image.layer import Layer, LayerWriter
+from lockstep.image.store import File, Store
+from lockstep.layers.bytecode import Compiler, sources
+from lockstep.layers.collision import FOLDER
+from lockstep.layers.package import Item, Unpacked
+from lockstep.layers.prefix import link_interpreter, link_package, python_of
+from lockstep.layers.wheel import open_wheel
+from lockstep.lock.locked import LockedPackage
+
+BUFFER = 1 << 18
+OPEN = 64  # packages open at once: each holds a file open, and a conda package lies linked on the disk
+WORKERS = max(2, min(len(os.sched_getaffinity(0)), 8))
+
+
+class Workshop:
+    """Makes layers of one lock's packages. `folder` is on the store's disk and outlives it.
+
+    `advance` is told the compressed bytes that are done. Use as a context: leaving it ends all work.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        packages: Sequence[LockedPackage],
+        paths: Mapping[str, Path],
+        folder: Path,
+        advance: Callable[[int], None],
+    ) -> None:
+        self._store = store
+        self._paths = paths
+        self._folder = folder
+        self._told = advance
+        self._python = python_of(packages)
+        self._stopped = threading.Event()
+        self._numbers = itertools.count()
+        self._open, self._compile, self._write = (ThreadPoolExecutor(x) for x in (1, WORKERS, WORKERS))
+        self._compile_few = ThreadPoolExecutor(1)  # what is soon compiled doesn't wait behind what isn't
+        self._compiler = Compiler(lambda: link_interpreter(packages, paths, self._new_folder()), WORKERS + 1)
+
+    def __enter__(self) -> Workshop:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._compiler.close()
+        for pool in (self._open, self._compile, self._compile_few, self._write):
+            pool.shutdown(cancel_futures=True)
+
+    def make(self, packages: Mapping[LockedPackage, str]) -> None:
+        """Make the layer of each package and save it under its key, or raise the first error there was."""
+        ordered = sorted(packages, key=lambda x: (-x.size, packages[x]))
+
+        async def make_all() -> None:
+            limit, turns = asyncio.Semaphore(OPEN), _Turns(WORKERS)
+            await asyncio.gather(*(self._make(x, packages[x], limit, turns) for x in ordered))
+
+        asyncio.run(make_all())
+
+    async def _make(self, package: LockedPackage, key: str, limit: asyncio.Semaphore, turns: _Turns) -> None:
+        loop = asyncio.get_running_loop()
+        async with limit:
+            with contextlib.ExitStack() as stack:
+                opened = self._opened(package)
+                unpacked = await loop.run_in_executor(self._open, stack.enter_context, opened)
+                pieces = list(sources(unpacked.items, self._python)) if self._python else []
+                pool = self._compile if len(pieces) > 1 else self._compile_few
+                compiling = [
+                    loop.run_in_executor(pool, self._compiler.compile, piece, self._new_path())
+                    for piece in pieces
+                ]
+                compiled = [item for made in await asyncio.gather(*compiling) for item in made]
+                async with turns.turn(package.size):
+                    await loop.run_in_executor(
+                        self._write, self._write_layer, package, key, unpacked, compiled
+                    )
+
+    @contextlib.contextmanager
+    def _opened(self, package: LockedPackage) -> Iterator[Unpacked]:
+        path = self._paths.get(package.sha256)
+        if path is None or not path.exists():
+            raise FetchError(
+                f"{package.filename} isn't on this machine any more.",
+                "Run the same command again to fetch it.",
+            )
+        if package.manager == "conda":
+            folder = self._new_folder()
+            yield link_package(package, path, self._python, folder)
+            self._advance(package.size)
+            shutil.rmtree(folder)
+        elif self._python is None:
+            raise PackageError(
+                f"{package.filename} needs Python, which the lock doesn't hold.", "Add python to the spec."
+            )
+        else:
+            with open_wheel(path, package, self._python, self._advance) as unpacked:
+                yield unpacked
+
+    def _write_layer(
+        self, package: LockedPackage, key: str, unpacked: Unpacked, compiled: Sequence[Item]
+    ) -> None:
+        items = sorted([*unpacked.items, *compiled, unpacked.seal(compiled)], key=lambda x: x.path)
+        path = self._new_path()
+        with path.open("wb", BUFFER) as file:
+            if room := sum(512 + x.size for x in items):
+                os.posix_fallocate(file.fileno(), 0, room)  # cheaper than growing, and a full disk shows now
+            writer = LayerWriter(file)
+            for item in items:
+                self._advance(0)
+                writer.add(item.entry, item.chunks())
+            diff_id = writer.close()
+        layer = Layer(diff_id, writer.size, (f"{package.name} {package.version}",))
+        held = {x.entry.path: x.link if x.link is not None else x.sha256 or FOLDER for x in items}
+        files: dict[str, File] = {x: (held.get(x, FOLDER), *place) for x, place in writer.places.items()}
+        self._store.save_layer(key, layer, path, files)
+
+    def _advance(self, size: int) -> None:
+        """Tell what is done; end a thread's work, between two chunks, when all is to end."""
+        if self._stopped.is_set():
+            raise _StoppedError
+        self._told(size)
+
+    def _new_path(self) -> Path:
+        return self._folder / str(next(self._numbers))
+
+    def _new_folder(self) -> Path:
+        folder = self._new_path()
+        folder.mkdir()
+        return folder
+
+
+class _Turns:
+    """A semaphore that lets the biggest of those who wait go first, so that none is left over at the end."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._numbers = itertools.count()
+
+    @contextlib.asynccontextmanager
+    async def turn(self, size: int) -> AsyncIterator[None]:
+        if self._free:
+            self._free -= 1
+        else:
+            ready = asyncio.get_running_loop().create_future()
+            heapq.heappush(self._waiting, (-size, next(self._numbers), ready))
+            await ready
+        yield  # after an error nobody needs a turn any more
+        if self._waiting:
+            heapq.heappop(self._waiting)[2].set_result(None)
+        else:
+            self._free += 1
+
+
+class _StoppedError(Exception):
+    """The build was interrupted or another package failed: nobody waits for this one any more."""
