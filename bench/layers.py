@@ -3,9 +3,10 @@ r"""Layers: a cold `assemble` of a lock against the floor, as ratios, and its pe
     .venv/bin/python -m bench.layers environments/pytorch-env.conda-lock.yml        (2 cores: some minutes)
 
 The floor inflates, hashes and writes the lock's wheels in a bare loop of two processes with the standard
-library. `assemble` also compiles bytecode, links the conda packages and writes their layers. Both write to
-fresh folders on the store's disk; packages are fetched before. Each round does one of each, one after the
-other; run it on a machine that does nothing else, or read the ratios only. CPU is user + system time.
+library. `assemble` makes the layers of the same wheels and compiles their bytecode; the layers of the conda
+packages are made before. Both write to the store's disk; packages are fetched before. Each round does one
+of each, one after the other; run it on a machine that does nothing else, or read the ratios only. CPU is
+user + system time.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ import sys
 import threading
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 from lockstep.fetch import fetch
 from lockstep.home import Home
+from lockstep.layers import assemble as layers
 from lockstep.lock import Lock, read_lock
 
 CHUNK = 1 << 18
@@ -79,8 +82,15 @@ def memory(pid: int) -> int:
     return own + sum(memory(int(x)) for x in children)
 
 
+def assemble_conda(lock: Lock, home: Home, folder: Path) -> None:
+    """Make the layers of the conda packages, which the floor leaves out."""
+    packages = {x.sha256: home.package(x.sha256) for x in lock.packages}
+    conda = replace(lock, packages=tuple(x for x in lock.packages if x.manager == "conda"))
+    layers.assemble(conda, packages, Home(folder))
+
+
 def assemble(lock: Path, home: Home, folder: Path) -> int:
-    """Assemble into a fresh store, in a process of its own, and return its peak memory in bytes."""
+    """Assemble in a process of its own, and return its peak memory in bytes."""
     command = [sys.executable, "-c", ASSEMBLE, str(lock), str(home.path), str(folder)]
     running = subprocess.Popen(command)
     peak = 0
@@ -114,6 +124,8 @@ def main() -> None:
         for way in walls:
             folder = home.path / f"bench-{os.getpid()}"
             folder.mkdir()
+            if way == "assemble":
+                assemble_conda(lock, home, folder)
             before, began = cpu(), time.perf_counter()
             if way == "floor":
                 floor(lock, home, folder)

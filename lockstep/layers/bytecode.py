@@ -84,8 +84,7 @@ class Compiler:
                 server = self._start()
             made, offset = [], 0
             with spool.open("wb") as file:
-                for item in piece:
-                    data = server.compile(item)
+                for item, data in zip(piece, server.compile(piece), strict=True):
                     if data is not None:
                         file.write(data)
                         path = server.cached(item.path)
@@ -150,20 +149,29 @@ class _Server:
         folder, name = posixpath.split(path)
         return posixpath.join(folder, "__pycache__", f"{name[:-3]}.{self._tag}.pyc")
 
-    def compile(self, item: Item) -> bytes | None:
-        path = f"{PREFIX}/{item.path}".encode("utf-8", "surrogateescape")
-        source = item.read()
+    def compile(self, piece: Sequence[Item]) -> list[bytes | None]:
+        """Return the .pyc of each file, or None for what doesn't compile.
+
+        All are asked for at once: waiting for each would cost a turn at this process's lock per file.
+        """
+        asked = [struct.pack(">I", len(piece))]
+        for item in piece:
+            path, source = f"{PREFIX}/{item.path}".encode("utf-8", "surrogateescape"), item.read()
+            asked += (_ASK.pack(len(path), len(source)), path, source)
         try:
             assert self._process.stdin is not None
-            self._process.stdin.write(_ASK.pack(len(path), len(source)) + path + source)
+            self._process.stdin.write(b"".join(asked))
             self._process.stdin.flush()
-            (size,) = _TELL.unpack(self._read(_TELL.size))
-            return None if size < 0 else self._read(size)
+            return [self._answer() for _ in piece]
         except OSError as error:
             raise PackageError(
-                f"The image's Python died while it compiled {item.path}.",
+                f"The image's Python died while it compiled {piece[0].path} or a file after it.",
                 "Pin another version of the package or of Python.",
             ) from error
+
+    def _answer(self) -> bytes | None:
+        (size,) = _TELL.unpack(self._read(_TELL.size))
+        return None if size < 0 else self._read(size)
 
     def _read(self, size: int) -> bytes:
         assert self._process.stdout is not None

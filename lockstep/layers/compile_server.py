@@ -1,7 +1,8 @@
 """Run by the image's Python, never imported: compiles what it reads from stdin and writes it to stdout.
 
-Asked: two 4-byte sizes, a path, a source. Told: a 4-byte size and a .pyc of that size, or -1 for what is
-no valid Python. First of all it tells its cache tag, the same way.
+Asked: a 4-byte count, and as often two 4-byte sizes, a path, a source. Told, when all has been read: for
+each a 4-byte size and a .pyc of that size, or -1 for what is no valid Python. First of all it tells its
+cache tag, the same way.
 
 marshal marks an object for reuse if anything else refers to it, so its bytes would depend on which names
 some earlier file had interned. Here every name and constant of a file is held while it is written, so
@@ -54,18 +55,23 @@ def compiled(path: str, source: bytes) -> bytes | None:
 def tell(data: bytes | None) -> None:
     """Write an answer."""
     sys.stdout.buffer.write(struct.pack(">i", -1) if data is None else struct.pack(">i", len(data)) + data)
-    sys.stdout.buffer.flush()
 
 
 def main() -> None:
     """Answer until the other side closes."""
     gc.disable()  # code objects hold no cycles
     tell(sys.implementation.cache_tag.encode())
+    sys.stdout.buffer.flush()
     read = sys.stdin.buffer.read
-    while header := read(8):
-        path_size, source_size = struct.unpack(">II", header)
-        path = read(path_size).decode("utf-8", "surrogateescape")
-        tell(compiled(path, read(source_size)))
+    while count := read(4):
+        asked = []
+        for _ in range(*struct.unpack(">I", count)):
+            path_size, source_size = struct.unpack(">II", read(8))
+            asked.append((read(path_size).decode("utf-8", "surrogateescape"), read(source_size)))
+        answers = [compiled(path, source) for path, source in asked]
+        for answer in answers:
+            tell(answer)
+        sys.stdout.buffer.flush()
 
 
 main()
