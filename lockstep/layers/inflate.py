@@ -20,7 +20,7 @@ _IsalError: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]  #
 DAMAGED = (zipfile.BadZipFile, NotImplementedError, _IsalError)
 """What reading a zip can raise that is the zip's own fault."""
 
-READ = 1 << 16
+READ = 1 << 17
 WRITE = 1 << 18  # small enough to stay in the processor's cache until it is hashed and written
 _LOCAL = struct.Struct("<4s5H3L2H")  # APPNOTE 4.3.7
 
