@@ -256,5 +256,6 @@ def container_config(run: ContainerRun, *, has_gpus: bool) -> dict[str, Any]:
         config["WorkingDir"] = run.working_dir
     if run.hostname and run.network not in ("none", "host"):
         config["Hostname"] = run.hostname
+    if run.hostname and run.network not in ("none", "host", "bridge"):  # the default bridge knows no names
         config["NetworkingConfig"] = {"EndpointsConfig": {run.network: {"Aliases": [run.hostname]}}}
     return config
