@@ -209,3 +209,9 @@ def test_owner_of_another_place_is_never_gone() -> None:
     assert not is_gone(f"{boot}/pid:[1]/{pid}/1")
     assert is_gone(f"{boot}/{namespace}/{pid}/1")
     assert is_gone(f"{boot}/{namespace}/4194305/{start}")
+
+
+def test_a_hostname_on_the_default_bridge_is_no_alias(engine: Engine, delivered: str) -> None:
+    """The engine's default bridge knows no names: asking for one there would be refused."""
+    status, _ = output(engine, shell(delivered, "exit 0", network="bridge", hostname="node-0"))
+    assert status.code == 0
