@@ -78,6 +78,7 @@ class MLflowServer:
             if not key.startswith(("MLFLOW_", "AZUREML_", "PYTHONPATH"))
         }
         environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+        environment["MLFLOW_DISABLE_TELEMETRY"] = "true"  # nothing about people's runs leaves the machine
         command = [
             str(self._python), "-m", "mlflow", "server", "--workers", "1",
             "--backend-store-uri", f"sqlite:///{self.database}",

@@ -75,10 +75,10 @@ class Studio:
         """Exchange the secret of a portal URL (`/studio/<secret>/runs/<id>`) for the cookie; open the run's page."""
         if not parts or not hmac.compare_digest(parts[0].encode(), self._secret.encode()):
             raise Fault(401, "This portal URL isn't this workspace's; after a reset it is a new one.")
-        page = "/"
+        page = "/#/experiments"
         if len(parts) >= 3 and parts[1] == "runs":
             run = self._site.runs.get(parts[2])
-            page = f"/#/experiments/{run['experiment']}/runs/{run['id']}"
+            page = f"/#/experiments/{run['experiment']}/runs/{run['id']}/model-metrics"
         response = RedirectResponse(page, 303)
         response.set_cookie(self._cookie, self._secret, httponly=True, samesite="lax")
         response.headers["Referrer-Policy"] = "no-referrer"
