@@ -19,21 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from lockstep.errors import LockError
-from lockstep.lock.locked import BOOTSTRAP_SCHEME, Bootstrap, LockedBase, LockedDeb, LockedPackage
-
-__all__ = [
-    "BOOTSTRAP_SCHEME",
-    "Bootstrap",
-    "Change",
-    "Lock",
-    "LockedBase",
-    "LockedDeb",
-    "LockedPackage",
-    "compare_locks",
-    "dump_lock",
-    "read_lock",
-    "write_lock",
-]
+from lockstep.lock.locked import Bootstrap, LockedBase, LockedDeb, LockedPackage
 
 _FORMAT = "1"
 _HEADER = """\
