@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# A shell that starts the suite in the background makes it, and all that it starts, deaf to Ctrl-C; the tests try it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 PARTS = ("tasks.py", "invoke.yaml", "lockstep", "src", "docker", "environments", ".dockerignore")
 
 
