@@ -168,6 +168,7 @@ def _run(command: list[str], epoch: int, scratch: Path, progress: Progress, *, s
         "SOURCE_DATE_EPOCH": str(epoch),
     }
     last: list[str] = []
+    done: set[str] = set()  # mmdebstrap sets some packages up twice
     with (
         progress.task("Making the base image with mmdebstrap", steps, unit="packages") as task,
         subprocess.Popen(
@@ -185,7 +186,8 @@ def _run(command: list[str], epoch: int, scratch: Path, progress: Progress, *, s
         assert process.stdout
         for line in process.stdout:
             last = [*last[-200:], line.rstrip()]
-            if line.startswith("Setting up "):
+            if line.startswith("Setting up ") and line.split()[2] not in done:
+                done.add(line.split()[2])
                 task.advance()
     if process.returncode:
         said = [line for line in last if line.startswith(("E:", "W:", "dpkg: error"))] or last
