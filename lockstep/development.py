@@ -33,6 +33,7 @@ def test(root: Path, *, quick: bool, arguments: Sequence[str]) -> int:
     progress = terminal.progress()
     install = not os.environ.get("LOCKSTEP_NO_INSTALL")
     provide(Path(sys.prefix), root / _TOOLS, progress, exactly=False)
+    provide(root / ".venv-workspace", root / "requirements" / "workspace.lock", progress)
     _install_judges(progress, install=install)
     connect(install=install, progress=progress, home=Home.default()).close()
     chosen = ["-m", "not slow"] if quick else []
