@@ -16,6 +16,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import task
 
 if TYPE_CHECKING:
+    from lockstep.errors import LockstepError
     from lockstep.project import Project
 
 ROOT = Path(__file__).resolve().parent
@@ -46,6 +47,7 @@ def in_words(body: Callable[..., Any]) -> Callable[..., Any]:
             with disk_full_in_words(ROOT):
                 return body(c, *args, **flags)
         except LockstepError as error:
+            _end_at_once(error)
             raise Exit(str(error), code=error.exit_code) from error
         except KeyboardInterrupt as error:
             raise Exit(
@@ -56,6 +58,19 @@ def in_words(body: Callable[..., Any]) -> Callable[..., Any]:
             raise Exit(code=141) from None
 
     return run
+
+
+def _end_at_once(error: LockstepError) -> None:
+    """End the process without Python's own clean-up, if rattler was used.
+
+    Now and then one of rattler's threads lets go of an object while the interpreter ends, which aborts it
+    (exit code -6) with a page of words that help nobody.
+    """
+    if "rattler" in sys.modules:
+        print(error, file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(error.exit_code)
 
 
 def _project(c: Context, *, no_install: bool = False) -> Project:
