@@ -1,12 +1,13 @@
 """Start: command to first batch, `./invoke train-local` against `docker run` by hand, in pairs.
 
-    ./invoke train-local && .venv/bin/python -m bench.start
+    ./invoke data --digits && ./invoke build && .venv/bin/python -m bench.start
 
-Both run the same script in the same image on the same data, stopped after the first batch.
+Both run the same script in the same image on the handwritten digits.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
@@ -37,7 +38,8 @@ def seconds(command: list[str]) -> float:
 
 def main() -> None:
     """Take the pairs and print the difference."""
-    data = max((ROOT / "data").glob("*/train"), key=lambda path: path.stat().st_mtime).parent
+    data = ROOT / "data" / "digits"
+    os.environ["INVOKE_JOB_DATA"] = "digits"
     by_hand = ["docker", "run", "--rm", "--network", "none", "--shm-size", "2g", "-e", "PYTHONUNBUFFERED=1"]
     by_hand += [
         "-v",
