@@ -126,7 +126,7 @@ result = {"history": [[m.step, m.value] for m in client.get_metric_history(run.i
     assert ran["took"] < 5
     opened = browser.get(ran["url"])
     assert opened.status_code == 303
-    assert opened.headers["location"].endswith(f"/runs/{ran['id']}")
+    assert opened.headers["location"].endswith(f"/runs/{ran['id']}/model-metrics")
     assert "MLflow" in browser.get("/").text
     listed = browser.get(
         "/ajax-api/2.0/mlflow/artifacts/list", params={"run_id": ran["id"], "path": "outputs"}
