@@ -39,7 +39,7 @@ def sources(items: Iterable[Item], python: Python) -> Iterator[list[Item]]:
     piece: list[Item] = []
     size = 0
     for item in sorted(items, key=lambda x: x.path):
-        is_source = item.path.endswith(".py") and item.path.startswith(f"{python.library}/")
+        is_source = item.path.endswith(".py") and item.path.startswith(f"{python.modules}/")
         if is_source and item.link is None and item.size <= MAX_SOURCE:
             piece.append(item)
             size += item.size

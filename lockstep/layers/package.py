@@ -65,14 +65,14 @@ class Python:
     sha256: str
 
     @property
-    def library(self) -> str:
+    def modules(self) -> str:
         """Return the standard library's folder, relative to the prefix."""
         return f"lib/python{self.version}"
 
     @property
     def site_packages(self) -> str:
         """Return where packages go, relative to the prefix."""
-        return f"{self.library}/site-packages"
+        return f"{self.modules}/site-packages"
 
 
 def check_path(label: str, path: str) -> None:
