@@ -53,7 +53,8 @@ def _in_engine(store: Store) -> Iterator[str]:
 def _everything(project: Project, *, dry_run: bool) -> Iterator[tuple[str, int]]:
     from lockstep.engine import find_engine
 
-    for folder in (project.home.path / "packages", project.home.layers, project.home.bootstrap):
+    home = project.home
+    for folder in (home.path / "packages", home.layers, home.interpreters, home.bootstrap):
         size = _size(folder)
         if not dry_run:
             shutil.rmtree(folder, ignore_errors=True)

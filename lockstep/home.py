@@ -2,6 +2,7 @@
 
     packages/<sha256>           downloads as they came, by the hash that the lock holds
     layers/                     the layer store (see store.py)
+    interpreters/<key>/         Pythons of images, unpacked to compile with (see prefix.py)
     bootstrap/                  base image and channel made from the Debian archive
     tmp/<pid>-…                 work in progress; what a killed process left is swept at the next start
 
@@ -44,6 +45,10 @@ class Home:
     @property
     def layers(self) -> Path:
         return self.path / "layers"
+
+    @property
+    def interpreters(self) -> Path:
+        return self.path / "interpreters"
 
     @property
     def bootstrap(self) -> Path:

@@ -142,12 +142,13 @@ def build(project: Project, *, locked: bool = False) -> Built:
         def so_far() -> tuple[ImageLayer, ...]:
             return (*system.image.layers, *map(as_image_layer, assembled_so_far(made.lock, home)))
 
-        with clock.stage("assemble"), engine.head_start(store, so_far):
-            layers = assemble(made.lock, packages, home, progress)
-        with clock.stage("deliver"):
-            image = compose(system.image, layers, made.lock)
-            store.save_image(image)
-            delivery = engine.deliver(image, store, project.settings.reference, progress)
+        with engine.head_start(store, so_far) as begun:
+            with clock.stage("assemble"):
+                layers = assemble(made.lock, packages, home, progress)
+            with clock.stage("deliver"):
+                image = compose(system.image, layers, made.lock)
+                store.save_image(image)
+                delivery = engine.deliver(image, store, project.settings.reference, progress, begun)
     remember(project.state, Build(image.id, project.settings.reference, made.lock.hash))
     return Built(image, made.lock, made.changes, delivery, system.depends_on_day, tuple(clock.stages))
 

@@ -183,6 +183,15 @@ def test_a_second_build_reads_nothing(home: Home) -> None:
     assert time.perf_counter() - began < 0.05
 
 
+def test_the_interpreter_is_unpacked_once(home: Home) -> None:
+    """A later build that compiles needs Python's package no more."""
+    python, one, two = python_package(), *(wheel(x, files={f"{x}.py": "pass\n"}) for x in ("one", "two"))
+    put(home, python, one, two)
+    made(home, python, one)
+    home.package(python.locked.sha256).unlink()
+    assert "two 1.0" in made(home, python, one, two)[-1].packages
+
+
 def test_a_layer_that_went_is_made_again(home: Home) -> None:
     """Somebody deletes a blob: the next build makes that one anew, the same."""
     packages = [PYTHON_ONLY, wheel("big", files={"big.bin": BIG}), wheel("small", files={"s.txt": "s"})]

@@ -61,6 +61,13 @@ def test_pyc_is_unchecked_and_for_the_final_path(compiler: Compiler, tmp_path: P
         todo += [x for x in one.co_consts if isinstance(x, CodeType)]
 
 
+def test_tests_are_left_alone() -> None:
+    """Every module of a package is compiled but those in its folders of tests."""
+    paths = ("a.py", "tests/b.py", "a/test/deep/c.py", "a/testing/d.py", "a/tests.py", "a/data.txt")
+    (piece,) = sources([item(x, "") for x in paths], Python(PYTHON, "0" * 64))
+    assert [x.path.removeprefix(f"{SITE}/") for x in piece] == ["a.py", "a/testing/d.py", "a/tests.py"]
+
+
 def test_python_loads_it_and_writes_nothing(compiler: Compiler, tmp_path: Path) -> None:
     """An import takes the .pyc although the source's time is another, and has nothing to write."""
     (made,) = compiler.compile([item("m.py", "x = 'from here'\n")], tmp_path / "spool")

@@ -12,9 +12,9 @@ from lockstep.layers.grouping import BIG, MAX_LAYERS, Places, group, merge
 from lockstep.lock.locked import LockedPackage
 
 
-def package(name: str, size: int) -> LockedPackage:
+def package(name: str, size: int, made_for: str = "py3-none-any") -> LockedPackage:
     """Return a package of a size."""
-    return LockedPackage(name, "1", "pip", f"https://wheels.test/{name}-1-py3-none-any.whl", "0" * 64, size)
+    return LockedPackage(name, "1", "pip", f"https://wheels.test/{name}-1-{made_for}.whl", "0" * 64, size)
 
 
 def names(*packages: LockedPackage) -> list[list[str]]:
@@ -26,6 +26,13 @@ def test_big_ones_are_alone_and_small_ones_together() -> None:
     """Big packages come big to small; the small ones share the last layer, by name."""
     packages = [package("s2", 5), package("b1", BIG), package("s1", BIG - 1), package("b2", BIG + 1)]
     assert names(*packages) == [["b2"], ["b1"], ["s1", "s2"]]
+
+
+def test_native_libraries_are_below_all_from_small_to_big() -> None:
+    """What has nothing to compile is ready first, and the engine can begin with the smallest."""
+    libraries = [package(f"n{x}", BIG + x, "py3-none-manylinux_2_27_x86_64") for x in (2, 1, 3)]
+    torch = package("torch", 9 * BIG, "cp311-cp311-manylinux_2_28_x86_64")
+    assert names(torch, *libraries, package("sympy", BIG)) == [["n1"], ["n2"], ["n3"], ["torch"], ["sympy"]]
 
 
 def test_order_of_the_lock_does_not_matter() -> None:

@@ -85,6 +85,16 @@ def test_collecting_leaves_what_an_image_needs(store: Store) -> None:
     assert assemble(lock_of(PYTHON, one), {}, store.home)[-1].diff_id == kept.layers[-1].diff_id
 
 
+def test_collecting_takes_the_unpacked_interpreters(store: Store) -> None:
+    """They are counted, and gone afterwards."""
+    program = store.home.interpreters / "key" / "bin" / "python"
+    program.parent.mkdir(parents=True)
+    program.write_bytes(bytes(5_000_000))
+    assert store.collect([], dry_run=True) >= 5_000_000
+    assert store.collect([]) >= 5_000_000
+    assert not store.home.interpreters.exists()
+
+
 def test_collecting_nothing_frees_everything(store: Store) -> None:
     """With no image to keep, no blob and no record stays."""
     built(store, wheel("one", files={"one.txt": "1"}))

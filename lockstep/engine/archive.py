@@ -25,12 +25,14 @@ def docker_archive(
     reference: str | None = None,
     present: int = 0,
     on_sent: Callable[[int], None] = lambda size: None,
+    before_end: Callable[[], None] = lambda: None,
 ) -> Iterator[bytes]:
     """Yield the tar, without the contents of the first `present` layers.
 
     The classic store of docker looks a layer up by what is below and in it, and reads the archive only
     for what it lacks; every other engine needs all. The image is called `reference`, or nothing.
-    `on_sent` is told how many bytes of layers went.
+    `on_sent` is told how many bytes of layers went; the engine waits for the end of the tar until
+    `before_end` returns. What either raises ends the stream.
     """
     layers = [_path(layer.digest) for layer in image.layers]
     annotations = {}
@@ -62,6 +64,7 @@ def docker_archive(
                 yield chunk
                 on_sent(len(chunk))
         yield bytes(-layer.size % 512)
+    before_end()
     yield END
 
 

@@ -41,13 +41,19 @@ class Delivery:
 
 
 def deliver(
-    api: Any, image: Image, store: Store, name: str, progress: Progress, road_of: Callable[[], Road]
+    api: Any,
+    image: Image,
+    store: Store,
+    name: str,
+    progress: Progress,
+    road_of: Callable[[], Road],
+    begun: Callable[[], Loading] | None = None,
 ) -> Delivery:
     """Bring `image` into the engine and call it `name` (`repository:tag`), which moves in one step.
 
     Nothing else is left in the engine, and Ctrl-C cancels. Raises EngineError, DiskFullError, or
     IntegrityError when the engine's image isn't this one afterwards. `road_of` is asked for the road
-    only when there is something to bring.
+    only when there is something to bring. `begun` hands over a head start.
     """
     found = engine_id(api, image)
     if found is not None:
@@ -61,7 +67,7 @@ def deliver(
         )
     new, road = None, road_of()
     if road == "layers":
-        new = _load_layers(api, image, store, name, progress)
+        new = _load_layers(api, image, store, name, progress, begun)
     elif road == "pull":
         new = _pull(api, image, store, name, progress)
     if new is None:
@@ -158,26 +164,31 @@ def _advance(task: Task, done: dict[str, int], layer: str, current: int) -> None
         done[layer] = current
 
 
-def _load_layers(api: Any, image: Image, store: Store, name: str, progress: Progress) -> int | None:
+def _load_layers(
+    api: Any,
+    image: Image,
+    store: Store,
+    name: str,
+    progress: Progress,
+    begun: Callable[[], Loading] | None,
+) -> int | None:
     """Load what is missing, layer by layer; return how many layers went, None if the engine wants all."""
-    loading = Loading(api, store)
-    loading.look(image.layers)
-    present = len(loading.present)
-    size = sum(layer.size for layer in image.layers[present:])
-    try:
-        with progress.task("Into the engine", size or None) as task:
-            loading.finish(image, task)
-        if (found := engine_id(api, image)) is not None:
-            _tag(api, found, name)
-        return len(image.layers) - present
-    except DiskFullError:
-        raise
-    except EngineError:
-        if not present:  # all was sent, so sending all again is no remedy
+    with contextlib.ExitStack() as stack:
+        loading = begun() if begun else stack.enter_context(Loading(api, store))
+        loading.look(image.layers)
+        size = sum(layer.size for layer in image.layers[loading.found :]) - loading.done
+        try:
+            with progress.task("Into the engine", size or None) as loading.task:
+                loading.finish(image)
+            if (found := engine_id(api, image)) is not None:
+                _tag(api, found, name)
+            return len(image.layers) - loading.found
+        except DiskFullError:
             raise
-        return None
-    finally:
-        loading.forget_steps()
+        except EngineError:
+            if not loading.found:  # all was sent, so sending all again is no remedy
+                raise
+            return None
 
 
 def _load_whole(api: Any, image: Image, store: Store, name: str, progress: Progress) -> None:

@@ -27,6 +27,7 @@ from lockstep.progress import SILENT, Progress
 if TYPE_CHECKING:
     from docker import DockerClient
 
+    from lockstep.engine.loading import Loading
     from lockstep.image import Image, ImageLayer
     from lockstep.image.store import Store
 
@@ -134,14 +135,21 @@ class Engine:
             except docker.errors.NotFound:
                 return None
 
-    def deliver(self, image: Image, store: Store, name: str, progress: Progress = SILENT) -> Delivery:
+    def deliver(
+        self,
+        image: Image,
+        store: Store,
+        name: str,
+        progress: Progress = SILENT,
+        begun: Callable[[], Loading] | None = None,
+    ) -> Delivery:
         """Bring `image` into the engine and call it `name` (`repository:tag`). See `delivery.deliver`."""
-        return deliver(self.api, image, store, name, progress, self._road)
+        return deliver(self.api, image, store, name, progress, self._road, begun)
 
     def head_start(
         self, store: Store, so_far: Callable[[], Sequence[ImageLayer]]
-    ) -> contextlib.AbstractContextManager[None]:
-        """Bring layers in while later ones are being made, until the block ends; see head_start.py."""
+    ) -> contextlib.AbstractContextManager[Callable[[], Loading] | None]:
+        """Bring layers in while later ones are being made; give the value to `deliver`. See head_start.py."""
         if self._road() != "layers":
             return contextlib.nullcontext()
         return head_start(self.api, store, so_far)

@@ -14,39 +14,42 @@ from lockstep.engine.loading import Loading
 from lockstep.errors import LockstepError
 from lockstep.image import ImageLayer
 from lockstep.image.store import Store
-from lockstep.progress import Task
 
 PAUSE = 0.5  # seconds between looks; a build with nothing to do is over before the first
 
 
 @contextlib.contextmanager
-def head_start(api: Any, store: Store, so_far: Callable[[], Sequence[ImageLayer]]) -> Iterator[None]:
-    """Load what `so_far()` tells, in a thread, until the block ends; the step under way is finished.
+def head_start(
+    api: Any, store: Store, so_far: Callable[[], Sequence[ImageLayer]]
+) -> Iterator[Callable[[], Loading]]:
+    """Load what `so_far()` tells, in a thread; the value, when called, ends that and hands the loading over.
 
     `so_far` returns the image's layers from the bottom that are in the store; it is called again and again.
     """
     over = threading.Event()
-    loading = Loading(api, store)
 
     def work() -> None:
         looked = False
         while not over.wait(PAUSE):
-            with contextlib.suppress(LockstepError, OSError):
+            try:
                 layers = so_far()
                 if not looked and layers:
                     loading.look(layers)
                     looked = True
-                if len(layers) > len(loading.present):
-                    loading.grow(layers, Task(), over)
+                loading.grow(layers, over)
+            except (LockstepError, OSError):
+                loading.start_over()
+                looked = False
 
-    thread = threading.Thread(target=work, name="head start", daemon=True)
-    thread.start()
-    try:
-        yield
-    except BaseException:
+    def taken_over() -> Loading:
         over.set()
         thread.join()
-        loading.forget_steps()
-        raise
-    over.set()
-    thread.join()
+        return loading
+
+    with Loading(api, store) as loading:
+        thread = threading.Thread(target=work, name="head start", daemon=True)
+        thread.start()
+        try:
+            yield taken_over
+        finally:
+            taken_over()

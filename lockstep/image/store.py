@@ -155,8 +155,9 @@ class Store:
         """Remove every blob and record that no image of `keep` needs; return the bytes freed.
 
         What an image needs is its blobs, its base image, and the layers of the packages that share one
-        of its layers: from those the next build makes that layer anew. With `dry_run` nothing goes and
-        the bytes are those that would. Waits for a process that is just making layers.
+        of its layers: from those the next build makes that layer anew. The unpacked interpreters go, since
+        the next build that compiles has them again in a second. With `dry_run` nothing goes and the bytes
+        are those that would. Waits for a process that is just making layers.
         """
         with self.home.exclusive("assemble"):
             return self._collect(self._with_bases(list(keep)), dry_run)
@@ -175,9 +176,12 @@ class Store:
         shared = [x for told in made.values() if told["diff_id"] in blobs for x in told["members"]]
         blobs |= {made[x]["diff_id"] for x in shared if x in made}
         unused = [x for x in sorted(self.home.layers.glob("sha256/*")) if f"sha256:{x.name}" not in blobs]
+        unpacked = sum(x.lstat().st_size for x in self.home.interpreters.rglob("*"))
         if dry_run:
-            return sum(path.stat().st_size for path in unused)
-        freed = sum(map(_remove, unused))
+            return unpacked + sum(path.stat().st_size for path in unused)
+        freed = unpacked + sum(map(_remove, unused))
+        with self.home.workspace("clean") as folder, contextlib.suppress(FileNotFoundError):
+            self.home.interpreters.rename(folder / "interpreters")  # so that none is ever there in part
         for path in sorted(self.home.layers.glob("images/*.json")):
             if f"sha256:{path.stem}" not in images:
                 freed += _remove(path)

@@ -59,7 +59,8 @@ def assemble(
         python = python_of(lock.packages)
         keys = {x: _package_key(x, python) for x in lock.packages}
         with home.workspace("layers") as folder:
-            missing = {x: key for x, key in keys.items() if store.layer(key) is None}
+            in_order = (x for members in group(lock.packages) for x in members)
+            missing = {x: keys[x] for x in in_order if store.layer(keys[x]) is None}
             if missing:
                 size = sum(x.size for x in missing)
                 with (

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gc
 import marshal
+import posix
 import struct
 import sys
 from importlib import util
@@ -59,6 +60,7 @@ def tell(data: bytes | None) -> None:
 
 def main() -> None:
     """Answer until the other side closes."""
+    posix.setpgid(0, 0)  # Ctrl-C is for the build, which ends this process itself
     gc.disable()  # code objects hold no cycles
     tell(sys.implementation.cache_tag.encode())
     sys.stdout.buffer.flush()

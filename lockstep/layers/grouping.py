@@ -1,9 +1,10 @@
 """Grouping: which packages share a layer, as a pure function of the lock; and how shared layers are made.
 
 A big package is a layer of its own, so it is pulled and pushed once, whatever changes around it. Native
-libraries come first, then what is made for one Python, each big to small; the small ones are last, in one
+libraries come first, then what is made for one Python, big to small; the small ones are last, in one
 layer. So a small package more, or another torch, leaves the layers below as they are. Native libraries are
-also made soonest, having nothing to compile, and the engine can take them while the others are made.
+also made soonest, having nothing to compile, and go from small to big: the engine takes layers from the
+bottom, and has the first one to work on at once.
 """
 
 from __future__ import annotations
@@ -30,14 +31,17 @@ def group(packages: Iterable[LockedPackage]) -> tuple[tuple[LockedPackage, ...],
     big = [x for x in ordered if x.size >= BIG]
     if len(big) > MAX_LAYERS - 1:
         big = big[: MAX_LAYERS - 1]
-    big.sort(key=lambda x: (not _is_native(x), -x.size, x.name, x.manager))
+    big.sort(
+        key=lambda x: (0, x.size, x.name, x.manager) if _is_native(x) else (1, -x.size, x.name, x.manager)
+    )
     small = sorted(ordered[len(big) :], key=lambda x: (x.name, x.manager))
     return tuple((x,) for x in big) + ((tuple(small),) if small else ())
 
 
 def _is_native(package: LockedPackage) -> bool:
-    """Tell whether a wheel holds libraries for any Python: CUDA's, which stay when torch moves."""
-    return package.manager == "pip" and "-py3-none-" in package.filename
+    """Tell whether a wheel holds a platform's libraries for any Python: CUDA's, which stay when torch moves."""
+    made_for = package.filename.removesuffix(".whl")
+    return package.manager == "pip" and "-py3-none-" in made_for and not made_for.endswith("-any")
 
 
 Places = dict[str, tuple[int, int]]

@@ -61,8 +61,8 @@ def link_package(package: LockedPackage, path: Path, python: Python | None, fold
     return Unpacked(label, tuple(items), seal)
 
 
-def link_interpreter(packages: Sequence[LockedPackage], paths: Mapping[str, Path], folder: Path) -> Path:
-    """Link Python and what it needs into `folder` and return the program, ready to run on this machine."""
+def interpreter_packages(packages: Iterable[LockedPackage]) -> tuple[LockedPackage, ...]:
+    """Return Python's package and those that it needs, by name."""
     conda = {x.name: x for x in packages if x.manager == "conda"}
     wanted: dict[str, LockedPackage] = {}
     todo = ["python"]
@@ -71,16 +71,21 @@ def link_interpreter(packages: Sequence[LockedPackage], paths: Mapping[str, Path
         if name in conda and name not in wanted:
             wanted[name] = conda[name]
             todo += [x for x, _ in conda[name].dependencies]
+    return tuple(wanted[x] for x in sorted(wanted))
+
+
+def link_interpreter(packages: Sequence[LockedPackage], paths: Mapping[str, Path], folder: Path) -> Path:
+    """Link Python and what it needs into `folder` and return the prefix, ready to run on this machine."""
 
     async def link() -> None:
         records = []
-        for package in wanted.values():
+        for package in packages:
             label = f"The conda package {package.filename}"
             records.append(await _record(label, package, paths[package.sha256], folder))
         await _install("The image's Python", records, folder)
 
     asyncio.run(link())
-    return folder / "prefix" / "bin" / "python"
+    return folder / "prefix"
 
 
 async def _link_one(

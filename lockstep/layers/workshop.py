@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import heapq
 import itertools
 import os
@@ -24,7 +25,7 @@ from lockstep.image.store import File, Store
 from lockstep.layers.bytecode import Compiler, sources
 from lockstep.layers.collision import FOLDER
 from lockstep.layers.package import Item, Unpacked
-from lockstep.layers.prefix import link_interpreter, link_package, python_of
+from lockstep.layers.prefix import interpreter_packages, link_interpreter, link_package, python_of
 from lockstep.layers.wheel import open_wheel
 from lockstep.lock.locked import LockedPackage
 
@@ -56,7 +57,7 @@ class Workshop:
         self._numbers = itertools.count()
         self._open, self._compile, self._write = (ThreadPoolExecutor(x) for x in (1, WORKERS, WORKERS))
         self._compile_few = ThreadPoolExecutor(1)  # what is soon compiled doesn't wait behind what isn't
-        self._compiler = Compiler(lambda: link_interpreter(packages, paths, self._new_folder()), WORKERS + 1)
+        self._compiler = Compiler(lambda: self._interpreter(interpreter_packages(packages)), WORKERS + 1)
 
     def __enter__(self) -> Workshop:
         return self
@@ -68,16 +69,22 @@ class Workshop:
             pool.shutdown(cancel_futures=True)
 
     def make(self, packages: Mapping[LockedPackage, str]) -> None:
-        """Make the layer of each package and save it under its key, or raise the first error there was."""
-        ordered = sorted(packages, key=lambda x: (-x.size, packages[x]))
+        """Make the layer of each package and save it under its key, or raise the first error there was.
+
+        They are finished in the order of `packages`, as far as they are compiled.
+        """
 
         async def make_all() -> None:
             limit, turns = asyncio.Semaphore(OPEN), _Turns(WORKERS)
-            await asyncio.gather(*(self._make(x, packages[x], limit, turns) for x in ordered))
+            await asyncio.gather(
+                *(self._make(x, key, limit, turns, place) for place, (x, key) in enumerate(packages.items()))
+            )
 
         asyncio.run(make_all())
 
-    async def _make(self, package: LockedPackage, key: str, limit: asyncio.Semaphore, turns: _Turns) -> None:
+    async def _make(
+        self, package: LockedPackage, key: str, limit: asyncio.Semaphore, turns: _Turns, place: int
+    ) -> None:
         loop = asyncio.get_running_loop()
         async with limit:
             with contextlib.ExitStack() as stack:
@@ -90,7 +97,7 @@ class Workshop:
                     for piece in pieces
                 ]
                 compiled = [item for made in await asyncio.gather(*compiling) for item in made]
-                async with turns.turn(package.size):
+                async with turns.turn(place):
                     await loop.run_in_executor(
                         self._write, self._write_layer, package, key, unpacked, compiled
                     )
@@ -115,6 +122,16 @@ class Workshop:
         else:
             with open_wheel(path, package, self._python, self._advance) as unpacked:
                 yield unpacked
+
+    def _interpreter(self, packages: Sequence[LockedPackage]) -> Path:
+        """Return the program of the image's Python; it is unpacked once on this machine."""
+        key = hashlib.sha256("".join(x.sha256 for x in packages).encode()).hexdigest()
+        kept = self._store.home.interpreters / key
+        if not kept.exists():
+            made = link_interpreter(packages, self._paths, self._new_folder())
+            kept.parent.mkdir(exist_ok=True)
+            made.rename(kept)
+        return kept / "bin" / "python"
 
     def _write_layer(
         self, package: LockedPackage, key: str, unpacked: Unpacked, compiled: Sequence[Item]
@@ -150,24 +167,23 @@ class Workshop:
 
 
 class _Turns:
-    """A semaphore that lets the biggest of those who wait go first, so that none is left over at the end."""
+    """A semaphore that lets the lowest place of those who wait go first."""
 
     def __init__(self, count: int) -> None:
         self._free = count
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._numbers = itertools.count()
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
 
     @contextlib.asynccontextmanager
-    async def turn(self, size: int) -> AsyncIterator[None]:
+    async def turn(self, place: int) -> AsyncIterator[None]:
         if self._free:
             self._free -= 1
         else:
             ready = asyncio.get_running_loop().create_future()
-            heapq.heappush(self._waiting, (-size, next(self._numbers), ready))
+            heapq.heappush(self._waiting, (place, ready))
             await ready
         yield  # after an error nobody needs a turn any more
         if self._waiting:
-            heapq.heappop(self._waiting)[2].set_result(None)
+            heapq.heappop(self._waiting)[1].set_result(None)
         else:
             self._free += 1
 

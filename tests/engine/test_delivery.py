@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -109,6 +109,14 @@ def steps(engine: Engine) -> set[str]:
     return {told["Id"] for told in engine.api.images(filters={"label": mine})}
 
 
+def wait_for(what: Callable[[], object]) -> None:
+    """Wait until `what` tells something."""
+    deadline = time.monotonic() + 20
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_engine_that_lost_a_layer_gets_everything(
     engine: Engine, image: Image, store: Store, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +125,7 @@ def test_engine_that_lost_a_layer_gets_everything(
 
     def mistaken(self: loading.Loading, layers: Sequence[ImageLayer]) -> None:
         self.present = tuple(layer.diff_id for layer in layers)
+        self.found = len(layers)
 
     fresh = make_image(add_layer(store, {"new": os.urandom(64)}))
     monkeypatch.setattr(loading.Loading, "look", mistaken)
@@ -150,7 +159,8 @@ def test_steps_of_a_killed_process_are_used_and_go(
     boot, namespace, *_ = this_process().split("/")
     with monkeypatch.context() as patch:
         patch.setattr(loading, "this_process", lambda: f"{boot}/{namespace}/4194305/1")
-        loading.Loading(engine.api, store).grow(image.layers, Task())
+        loading.Loading(engine.api, store).grow(image.layers)
+        wait_for(lambda: engine.api.images(filters={"label": f"{loading.STEP}=4"}))
     told = engine.deliver(image, store, name)
     assert (told.layers_new, told.layers_reused) == (0, 4)
     left = engine.api.images(filters={"label": f"{LABEL}={boot}/{namespace}/4194305/1"})
@@ -165,18 +175,45 @@ def test_head_start_brings_layers_in_while_others_are_made(
     monkeypatch.setattr(loading, "STEP_BYTES", 100_000)
     monkeypatch.setattr(head_start, "PAUSE", 0.05)
     layers = [add_layer(store, {"first": os.urandom(150_000)})]
-    with engine.head_start(store, lambda: list(layers)):
-        deadline = time.monotonic() + 20
-        while not steps(engine):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    with engine.head_start(store, lambda: list(layers)) as begun:
+        wait_for(lambda: steps(engine))
         layers.append(add_layer(store, {"last": os.urandom(1000)}))
-    sent = count_sent(engine, monkeypatch)
-    image = make_image(*layers)
-    told = engine.deliver(image, store, name)
-    assert (told.layers_new, told.layers_reused) == (1, 1)
+        sent = count_sent(engine, monkeypatch)
+        told = engine.deliver(make_image(*layers), store, name, begun=begun)
+    assert (told.layers_new, told.layers_reused) == (2, 0)
     assert sent[0] < 50_000
     assert steps(engine) == set()
+
+
+def test_two_steps_are_under_way_at_once_and_the_second_waits(
+    engine: Engine, store: Store, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the engine unpacks a step, all of the next but its end has been sent."""
+    only_layers(engine)
+    monkeypatch.setattr(loading, "STEP_BYTES", 100_000)
+    load, sent = engine.api.load_image, threading.Event()
+    ended: list[str] = []
+
+    def watched(data: Iterator[bytes]) -> Iterator[object]:
+        number = len(ended)
+        ended.append("")
+
+        def blocks() -> Iterator[bytes]:
+            for block in data:
+                yield block
+                if number == 1 and len(block) > 10_000:
+                    sent.set()
+            ended[number] = "sent"
+
+        events = list(load(blocks()))
+        if number == 0:
+            assert sent.wait(20)
+            assert ended == ["sent", ""]
+        return iter(events)
+
+    monkeypatch.setattr(engine.api, "load_image", watched)
+    image = make_image(*(add_layer(store, {f"file{n}": os.urandom(120_000)}) for n in range(3)))
+    assert engine.deliver(image, store, name).layers_new == 3
 
 
 def test_head_start_of_a_failed_build_leaves_nothing(
