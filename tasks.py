@@ -6,7 +6,6 @@ import functools
 import os
 import sys
 import webbrowser
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,62 +14,12 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
+from lockstep.command_line import ComparingTask, help_on, in_words, words_after_dashes
+
 if TYPE_CHECKING:
-    from lockstep.errors import LockstepError
     from lockstep.project import Project
 
 ROOT = Path(__file__).resolve().parent
-
-HELP = {
-    "locked": "refuse a stale lock instead of making it anew",
-    "no-install": "never install system packages (as LOCKSTEP_NO_INSTALL=1)",
-    "json": "print JSON for scripts",
-    "workspace": "embedded, a name, SUBSCRIPTION/GROUP/NAME or a config.json",
-    "tenant": "the Azure tenant to sign in to",
-    "upgrade": "move all packages, or those named (numpy,torch), to the newest versions that fit",
-}
-
-
-def _help(*names: str, **own: str) -> dict[str, str]:
-    return {**{name: HELP[name] for name in names}, **own}
-
-
-def in_words(body: Callable[..., Any]) -> Callable[..., Any]:
-    """Run a task's body so that what a user can cause ends in words and an exit code, not a traceback."""
-
-    @functools.wraps(body)
-    def run(c: Context, *args: Any, **flags: Any) -> Any:
-        from lockstep.errors import LockstepError
-        from lockstep.home import disk_full_in_words
-
-        try:
-            with disk_full_in_words(ROOT):
-                return body(c, *args, **flags)
-        except LockstepError as error:
-            _end_at_once(error)
-            raise Exit(str(error), code=error.exit_code) from error
-        except KeyboardInterrupt as error:
-            raise Exit(
-                "Interrupted. What was finished is kept; the same command goes on from there.", 130
-            ) from error
-        except BrokenPipeError:  # `./invoke image | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise Exit(code=141) from None
-
-    return run
-
-
-def _end_at_once(error: LockstepError) -> None:
-    """End the process without Python's own clean-up, if rattler was used.
-
-    Now and then one of rattler's threads lets go of an object while the interpreter ends, which aborts it
-    (exit code -6) with a page of words that help nobody.
-    """
-    if "rattler" in sys.modules:
-        print(error, file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(error.exit_code)
 
 
 def _project(c: Context, *, no_install: bool = False) -> Project:
@@ -80,12 +29,7 @@ def _project(c: Context, *, no_install: bool = False) -> Project:
     return open_project(ROOT, dict(c.config.items()), install=install)
 
 
-def _after_dashes() -> tuple[str, ...]:
-    """Return the words after `--` on the command line, as the shell gave them."""
-    return tuple(sys.argv[sys.argv.index("--") + 1 :]) if "--" in sys.argv else ()
-
-
-@task(help=_help("upgrade", "locked", "no-install", "json"), optional=["upgrade"])
+@task(help=help_on("upgrade", "locked", "no-install", "json"), optional=["upgrade"])
 @in_words
 def lock(
     c: Context,
@@ -110,7 +54,7 @@ def lock(
     report.print_json(report.lock_as_json(made, path)) if json else report.print_lock(made, path)
 
 
-@task(help=_help("locked", "no-install", "json"))
+@task(help=help_on("locked", "no-install", "json"))
 @in_words
 def build(c: Context, locked: bool = False, no_install: bool = False, json: bool = False) -> None:
     """Make the image from the conda file and put it into the container engine.
@@ -127,7 +71,7 @@ def build(c: Context, locked: bool = False, no_install: bool = False, json: bool
     )
 
 
-@task(help=_help("json"))
+@task(help=help_on("json"))
 @in_words
 def image(c: Context, json: bool = False) -> None:
     """Show what is in the image: layers, sizes, packages, and what changed since the build before."""
@@ -137,7 +81,7 @@ def image(c: Context, json: bool = False) -> None:
     report.print_json(report.image_as_json(now, before)) if json else report.print_image(now, before)
 
 
-@task(help=_help("no-install"))
+@task(help=help_on("no-install"))
 @in_words
 def shell(c: Context, no_install: bool = False) -> None:
     """Open a prompt in the image, with src/ and data/ as a run sees them.
@@ -147,12 +91,12 @@ def shell(c: Context, no_install: bool = False) -> None:
     """
     from lockstep import pipeline
 
-    raise Exit(code=pipeline.shell(_project(c, no_install=no_install), _after_dashes()))
+    raise Exit(code=pipeline.shell(_project(c, no_install=no_install), words_after_dashes()))
 
 
 @task(
     name="train-local",
-    help=_help("locked", "no-install", "json", processes="processes on this machine, through torchrun"),
+    help=help_on("locked", "no-install", "json", processes="processes on this machine, through torchrun"),
 )
 @in_words
 def train_local(
@@ -167,14 +111,14 @@ def train_local(
     from lockstep import pipeline, report
 
     project = _project(c, no_install=no_install)
-    record = pipeline.train_local(project, _after_dashes(), processes=processes or None, locked=locked)
+    record = pipeline.train_local(project, words_after_dashes(), processes=processes or None, locked=locked)
     folder = (project.settings.runs / record.id).relative_to(ROOT)
     report.print_json(record.as_json()) if json else report.print_run(record, folder)
     raise Exit(code=record.exit_code)
 
 
 @task(
-    help=_help(
+    help=help_on(
         "workspace",
         "tenant",
         "locked",
@@ -224,17 +168,19 @@ def submit(
     if check_azure:
         raise Exit(code=remote_report.print_points(azure_check.check_azure(project, **where)))
     if dry_run:
-        plan = submission.plan(project, _after_dashes(), workspace=workspace, **what, **size)
+        plan = submission.plan(project, words_after_dashes(), workspace=workspace, **what, **size)
         remote_report.print_plan(plan, json=json)
         return
     on_line = functools.partial(print, file=sys.stderr if json else sys.stdout, flush=True)
-    made = submission.submit(project, _after_dashes(), **where, **what, **size, wait=wait, on_line=on_line)
+    made = submission.submit(
+        project, words_after_dashes(), **where, **what, **size, wait=wait, on_line=on_line
+    )
     remote_report.print_submission(made, project.settings.runs, json=json)
     raise Exit(code=made.record.exit_code or 0)
 
 
 @task(
-    help=_help(
+    help=help_on(
         "json",
         from_="a folder or .tar.gz of images in class folders: train/<class>/…, test/<class>/…",
         name="what to call it under data/",
@@ -269,18 +215,19 @@ def data(
 
 
 @task(
-    help=_help(
+    help=help_on(
         "workspace",
         "tenant",
         "json",
-        compare="two runs, A,B: say per fact whether they are the same",
+        compare="two runs, A B: say per fact whether they are the same",
         remote="those that the workspace has of this project's experiment",
-    )
+    ),
+    klass=ComparingTask,
 )
 @in_words
 def runs(
     c: Context,
-    compare: str = "",
+    compare: tuple[str, ...] = (),
     remote: bool = False,
     workspace: str = "",
     tenant: str = "",
@@ -289,7 +236,7 @@ def runs(
     """List the runs of this checkout, newest first, or compare two of them.
 
     ./invoke runs
-    ./invoke runs --compare 20261123-101500-ab12,last     ids, or the beginning or end of one
+    ./invoke runs --compare 20261123-101500-ab12 last     ids, or the beginning or end of one
     ./invoke runs --remote                                what the workspace has
     """
     from lockstep import report
@@ -301,7 +248,8 @@ def runs(
     project = _project(c)
     folder = project.settings.runs
     if compare:
-        report.print_comparison(comparison.compare_runs(*run.find_runs(folder, compare)), json=json)
+        one, two = (run.find_run(folder, name) for name in compare)
+        report.print_comparison(comparison.compare_runs(one, two), json=json)
     elif remote:
         found = remote_runs.remote_runs(project, workspace=workspace, tenant=tenant)
         remote_report.print_remote_runs(found, json=json)
@@ -309,7 +257,7 @@ def runs(
         report.print_runs(run.list_runs(folder), json=json)
 
 
-@task(help=_help("no-install", "json"))
+@task(help=help_on("no-install", "json"))
 @in_words
 def engine(c: Context, no_install: bool = False, json: bool = False) -> None:
     """Find the container engine; install and start one where that is possible."""
@@ -318,7 +266,7 @@ def engine(c: Context, no_install: bool = False, json: bool = False) -> None:
     report.print_engine(pipeline.engine_info(_project(c, no_install=no_install)), json=json)
 
 
-@task(help=_help("json"))
+@task(help=help_on("json"))
 @in_words
 def doctor(c: Context, json: bool = False) -> None:
     """Say what is reachable and what will be used: engine, registry, channels, index, disk, GPU."""
@@ -363,7 +311,7 @@ def test(c: Context, quick: bool = False) -> None:  # noqa: PT028 - a task, not 
     """
     from lockstep import development
 
-    raise Exit(code=development.test(ROOT, quick=quick, arguments=_after_dashes()))
+    raise Exit(code=development.test(ROOT, quick=quick, arguments=words_after_dashes()))
 
 
 @task
@@ -374,7 +322,7 @@ def check(c: Context) -> None:
     raise Exit(code=development.check(ROOT))
 
 
-@task(help=_help("workspace", "tenant", "locked", "json"))
+@task(help=help_on("workspace", "tenant", "locked", "json"))
 @in_words
 def register(
     c: Context, workspace: str = "", tenant: str = "", locked: bool = False, json: bool = False
@@ -387,7 +335,7 @@ def register(
     remote_report.print_environment(version, json=json)
 
 
-@task(help=_help("workspace", "tenant", "locked", "json", to="a repository: registry.example/team/name"))
+@task(help=help_on("workspace", "tenant", "locked", "json", to="a repository: registry.example/team/name"))
 @in_words
 def push(
     c: Context, to: str = "", workspace: str = "", tenant: str = "", locked: bool = False, json: bool = False
@@ -404,7 +352,7 @@ def push(
     remote_report.print_push(pushed, json=json)
 
 
-@task(positional=["run"], help=_help("workspace", "tenant", run="an id, its beginning or end, or last"))
+@task(positional=["run"], help=help_on("workspace", "tenant", run="an id, its beginning or end, or last"))
 @in_words
 def logs(c: Context, run: str, workspace: str = "", tenant: str = "") -> None:
     """Show what a submitted run printed, and follow it if it goes on.
@@ -417,7 +365,7 @@ def logs(c: Context, run: str, workspace: str = "", tenant: str = "") -> None:
     print(f"{state.id}: {state.status}", file=sys.stderr)
 
 
-@task(positional=["run"], help=_help("workspace", "tenant", run="an id, its beginning or end, or last"))
+@task(positional=["run"], help=help_on("workspace", "tenant", run="an id, its beginning or end, or last"))
 @in_words
 def cancel(c: Context, run: str, workspace: str = "", tenant: str = "") -> None:
     """Stop a submitted run."""
@@ -427,7 +375,8 @@ def cancel(c: Context, run: str, workspace: str = "", tenant: str = "") -> None:
 
 
 @task(
-    positional=["run"], help=_help("workspace", "tenant", "json", run="an id, its beginning or end, or last")
+    positional=["run"],
+    help=help_on("workspace", "tenant", "json", run="an id, its beginning or end, or last"),
 )
 @in_words
 def metrics(c: Context, run: str, workspace: str = "", tenant: str = "", json: bool = False) -> None:
@@ -441,7 +390,7 @@ def metrics(c: Context, run: str, workspace: str = "", tenant: str = "", json: b
 
 @task(
     positional=["run"],
-    help=_help(
+    help=help_on(
         "workspace", "tenant", run="an id, its beginning or end, or last", to="the folder to fetch into"
     ),
 )
@@ -456,7 +405,7 @@ def download(c: Context, run: str, to: str = "", workspace: str = "", tenant: st
     remote_report.print_files(found)
 
 
-@task(help=_help("json", stop="end its server", reset="end it and remove everything that it keeps"))
+@task(help=help_on("json", stop="end its server", reset="end it and remove everything that it keeps"))
 @in_words
 def workspace(c: Context, stop: bool = False, reset: bool = False, json: bool = False) -> None:
     """Start the embedded workspace and print what points the SDK at it.

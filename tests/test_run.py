@@ -17,7 +17,6 @@ from lockstep.runs.run import (
     Output,
     RunRecord,
     find_run,
-    find_runs,
     last_run_of,
     list_runs,
     new_run,
@@ -113,9 +112,6 @@ def test_a_run_is_found_by_a_part_of_its_id(tmp_path: Path) -> None:
     assert find_run(tmp_path, "aaaaaa") == RECORD
     assert find_run(tmp_path, "last").id.endswith("bbbbbb")
     assert find_run(tmp_path, "exp_1_ab").kind == "embedded"
-    assert [run.kind for run in find_runs(tmp_path, "aaaaaa,last")] == ["local", "embedded"]
-    with pytest.raises(JobError, match="names 1 runs"):
-        find_runs(tmp_path, "aaaaaa")
     with pytest.raises(JobError, match="2 runs fit"):
         find_run(tmp_path, "20261123")
     with pytest.raises(JobError, match="There is no run"):

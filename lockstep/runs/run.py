@@ -193,16 +193,6 @@ def find_run(runs: Path, wanted: str) -> RunRecord:
     raise JobError(f"{what}.", "`./invoke runs` lists them; `last` is the newest.")
 
 
-def find_runs(runs: Path, wanted: str) -> tuple[RunRecord, RunRecord]:
-    """Return the two runs that `A,B` names, each as `find_run` takes it. Raises JobError."""
-    names = [name for name in wanted.replace(",", " ").split() if name]
-    if len(names) != 2:
-        raise JobError(
-            f"{wanted!r} names {len(names)} runs; two are compared.", "For instance: --compare A,B"
-        )
-    return find_run(runs, names[0]), find_run(runs, names[1])
-
-
 def last_run_of(runs: Path, job_hash: str, *, kind: str = "local") -> RunRecord | None:
     """Return the newest completed run of a Job, or None."""
     fitting = [
