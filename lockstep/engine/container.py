@@ -89,6 +89,7 @@ class Container:
         self._api = api
         self.output = output
         self.name = name
+        self.removed = False
 
     def __enter__(self) -> Container:
         return self
@@ -142,17 +143,23 @@ class Container:
                 if error.status_code not in (404, 409):  # gone, or not running any more
                     raise
 
-    def remove(self) -> None:
-        """Kill it if it runs, and remove it. Nothing happens if it is gone, or the engine is."""
-        remove_container(self._api, self.name)  # its output ends with it, which frees whoever follows
+    def remove(self) -> bool:
+        """Kill it if it runs, and remove it; tell whether it is gone. It may not be if the engine is."""
+        self.removed = remove_container(self._api, self.name)  # this ends its output, and whoever follows it
         with contextlib.suppress(OSError, ValueError, AttributeError):
             self.output._response.close()  # the SDK keeps it there: the connection is open until then
+        return self.removed
 
 
-def remove_container(api: Any, name: str) -> None:
-    """Remove a container by name or id, running or not; one that is gone is as good."""
+def remove_container(api: Any, name: str) -> bool:
+    """Remove a container by name or id, running or not, and tell whether it is gone."""
+    import docker.errors
+
     with contextlib.suppress(LockstepError), engine_errors("removing the container"):
-        api.remove_container(name, force=True, v=True)
+        with contextlib.suppress(docker.errors.NotFound):
+            api.remove_container(name, force=True, v=True)
+        return True
+    return False
 
 
 def start_container(api: Any, run: ContainerRun, *, has_gpus: bool) -> Container:

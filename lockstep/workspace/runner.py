@@ -29,6 +29,7 @@ from lockstep.workspace.state import State
 log = logging.getLogger("lockstep.workspace")
 SEEN_SECONDS = 3.0
 """The SDK shows no log of a run that ended before it first asked: so long after its submission a run may be held."""
+AGAIN_SECONDS = 2.0  # between looks for an engine that went away
 STOPPED = "The workspace's server stopped while the run was going."
 
 
@@ -49,6 +50,13 @@ class Going:
             self.containers.append(container)
         if self.stop.is_set():
             container.stop()
+
+    def remove_left(self) -> None:
+        """Remove the containers that an engine still has which went away in mid-run, once it answers again."""
+        left = [x for x in self.containers if not x.removed]
+        while left:
+            time.sleep(AGAIN_SECONDS)
+            left = [x for x in left if not x.remove()]
 
     def end(self) -> None:
         """Stop every container, now and to come."""
@@ -156,6 +164,7 @@ class Runner:
         finally:
             with self._lock:
                 self._going.pop(run_id, None)
+            going.remove_left()
 
     def _run(self, run_id: str, going: Going) -> None:
         row = self.runs.get(run_id)

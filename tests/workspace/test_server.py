@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from lockstep.engine import Engine
+from lockstep.engine.owner import LABEL
 from lockstep.errors import WorkspaceError
 from lockstep.workspace import daemon
 from lockstep.workspace.daemon import Daemon
@@ -250,6 +255,101 @@ result = run.get_details()["error"]["error"]["message"]
     client.close()
     assert "nothing.sock" in told
     assert "DOCKER_HOST" in told
+
+
+class Line:
+    """A socket that leads to the machine's engine until it is cut; then nothing answers there."""
+
+    def __init__(self, path: Path, engine: Path) -> None:
+        self.path, self._engine = path, engine
+        self._ends: list[socket.socket] = []
+        self.mend()
+
+    def mend(self) -> None:
+        """Answer, again."""
+        self._door = socket.socket(socket.AF_UNIX)
+        self._door.bind(str(self.path))
+        self._door.listen()
+        threading.Thread(target=self._welcome, args=(self._door,), daemon=True).start()
+
+    def cut(self) -> None:
+        """End every connection, and answer no more."""
+        self.path.unlink()
+        for one in (self._door, *self._ends):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+        self._ends.clear()
+
+    def _welcome(self, door: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, far = door.accept()[0], socket.socket(socket.AF_UNIX)
+                far.connect(str(self._engine))
+                self._ends += [near, far]
+                for one, other in ((near, far), (far, near)):
+                    threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
+
+    def _carry(self, one: socket.socket, other: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := one.recv(1 << 16):
+                other.sendall(data)
+            other.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.engine
+def test_an_engine_that_goes_away_in_mid_run(
+    engine: Engine, own_folder: Path, python_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is Failed in words, its log is kept; when the engine is back its container goes, and runs run."""
+    if engine.endpoint.socket is None:
+        pytest.skip("the engine isn't on this machine")
+    line = Line(tmp_path / "line.sock", engine.endpoint.socket)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{line.path}")
+    running = daemon.start(own_folder)
+    monkeypatch.delenv("DOCKER_HOST")
+    client = Client(running.environment(), tmp_path / "client")
+    source = tmp_path / "src"
+    source.mkdir()
+    (source / "train.py").write_text(
+        "import sys, time\nprint('line', flush=True)\ntime.sleep(float(sys.argv[1]))\n"
+    )
+    code = """
+import time
+run = Experiment(ws, "cut").submit(config)
+while not (run.get_details_with_logs()["logFiles"].get("user_logs/std_log.txt") or "").strip():
+    time.sleep(0.1)
+result = run.id
+"""
+    run = client.run(SUBMIT + code, image=python_image, source=str(source), arguments=[600])
+    mine = {"filters": {"label": LABEL, "ancestor": python_image}, "all": True}
+    before = {x["Id"] for x in engine.api.containers(**mine)}
+    line.cut()
+    ended = """
+import time
+run = Run.get(Workspace.get("embedded", subscription_id="00000000-0000-4000-8000-000000000001",
+                            resource_group="lockstep"), run)
+while run.get_status() not in ("Completed", "Failed", "Canceled"):
+    time.sleep(0.1)
+details = run.get_details_with_logs()
+result = [details["status"], details["error"]["error"]["message"], details["logFiles"]["user_logs/std_log.txt"]]
+"""
+    status, message, log = client.run(ended, run=run)
+    assert (status, log.strip()) == ("Failed", "line")
+    assert "The container engine went away" in message
+    line.mend()
+    deadline = time.monotonic() + 30
+    while before & {x["Id"] for x in engine.api.containers(**mine)}:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    code = (
+        "run = Experiment(ws, 'cut').submit(config)\nrun.wait_for_completion()\nresult = run.get_status()\n"
+    )
+    values = {"image": python_image, "source": str(source), "arguments": [0]}
+    assert client.run(SUBMIT + code, **values) == "Completed"
+    client.close()
+    running.stop()
+    line.cut()
 
 
 @pytest.mark.engine
