@@ -4,11 +4,13 @@
 
 `docker build` gets what it can best use: the same wheels from this disk over loopback, no index, no cache
 of its own. Its base is an image of the same Python without the wheels. The images of this project are
-removed from the engine and made again; the store and the downloads stay. Takes about fifteen minutes.
+removed from the engine and made again; the store and the downloads stay. Each round does all four builds,
+one after the other; three take a quarter of an hour.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import functools
 import http.server
@@ -24,6 +26,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from lockstep.home import Home
 from lockstep.lock import Lock, read_lock
@@ -31,12 +34,16 @@ from lockstep.lock import Lock, read_lock
 ROOT = Path(__file__).resolve().parents[1]
 BASE = "lockstep-bench/python:latest"
 THEIRS = "lockstep-bench/docker-build:latest"
+PINS = ("torch==2.14.1", "torchvision==0.29.1")
+MORE = (*PINS, "humanize==4.13.0")
+LOCK = ROOT / "environments" / "pytorch-env.conda-lock.yml"
 
 
-def invoke(root: Path, *words: str, home: Path | None = None) -> tuple[float, dict[str, object]]:
+def invoke(root: Path, *words: str, home: Path | None = None) -> tuple[float, dict[str, Any]]:
     """Run a task of a checkout; return its seconds, as a whole process, and what it told."""
     environment = {**os.environ, **({"LOCKSTEP_HOME": str(home)} if home else {})}
     command = [sys.executable, "-m", "invoke", "--search-root", str(root), *words, "--json"]
+    os.sync()  # what was written before isn't this build's
     began = time.monotonic()
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -93,6 +100,7 @@ def docker_build(folder: Path, url: str, wheels: tuple[str, ...]) -> float:
         f"FROM {BASE}\nCOPY requirements.txt /\n"
         f"RUN pip install --no-cache-dir --no-index --find-links {url} -r /requirements.txt\n"
     )
+    os.sync()
     began = time.monotonic()
     subprocess.run(
         ["docker", "build", "--network", "host", "-t", THEIRS, str(folder)],
@@ -111,56 +119,69 @@ def wheels_of(lock: Lock, home: Home, folder: Path) -> None:
             os.link(home.package(package.sha256), target)
 
 
+def fresh_home(home: Home, folder: Path) -> Path:
+    """Return a store that has the downloads of `home`, and nothing made of them."""
+    folder.mkdir()
+    for part in ("packages", "bootstrap"):
+        subprocess.run(["cp", "-al", str(home.path / part), str(folder / part)], check=True)
+    return folder
+
+
+def one_round(home: Home, bare: Path, work: Path) -> dict[str, float]:
+    """Build with Lockstep and with `docker build`, from nothing and with a package more; return the seconds."""
+    work.mkdir()
+    for part in ("wheels", "context"):
+        (work / part).mkdir()
+    wheels_of(read_lock(LOCK), home, work / "wheels")
+    cold_home = fresh_home(home, work / "cold")
+    remove_images()
+    ours = checkout(work / "ours", wheels=PINS, name="lockstep/pytorch-env", lock=LOCK)
+    shutil.copy(ROOT / "environments" / "pytorch-env.yml", ours / "environments" / "pytorch-env.yml")
+    cold, stages = invoke(ours, "build", home=cold_home)
+    print(f"cold build, of which: {stages['seconds']}", file=sys.stderr)
+
+    changed = checkout(work / "changed", wheels=MORE, name="lockstep/pytorch-env", lock=LOCK)
+    small, _ = invoke(changed, "build", home=cold_home)
+    new_lock = read_lock(changed / "environments" / "pytorch-env.conda-lock.yml")
+    wheels_of(new_lock, Home(cold_home), work / "wheels")
+
+    remove_images()
+    invoke(bare, "build")
+    with served(work / "wheels") as url:
+        theirs_cold = docker_build(work / "context", url, PINS)
+        theirs_small = docker_build(work / "context", url, MORE)
+    remove_images()
+    shutil.rmtree(work)
+    return {"cold": cold, "small": small, "their cold": theirs_cold, "their small": theirs_small}
+
+
+def told(what: str, found: list[dict[str, float]], ours: str, theirs: str) -> str:
+    """Return a line with medians, their ranges, and the median of the rounds' ratios."""
+
+    def middle(name: str) -> str:
+        seconds = sorted(x[name] for x in found)
+        return f"{statistics.median(seconds):.1f} s ({seconds[0]:.1f} to {seconds[-1]:.1f})"
+
+    ratio = statistics.median(x[theirs] / x[ours] for x in found)
+    return f"{what}: {middle(ours)}; docker build: {middle(theirs)}; {ratio:.2f} times faster"
+
+
 def main() -> None:
     """Take every measurement and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    rounds = parser.parse_args().rounds
     home = Home.default()
-    pins = ("torch==2.14.1", "torchvision==0.29.1")
-    lock_path = ROOT / "environments" / "pytorch-env.conda-lock.yml"
+    nothing = statistics.median(invoke(ROOT, "build")[0] for _ in range(5))
     with tempfile.TemporaryDirectory(dir=home.path) as temporary:
         work = Path(temporary)
-        (work / "wheels").mkdir()
-        (work / "context").mkdir()
-        wheels_of(read_lock(lock_path), home, work / "wheels")
-
-        nothing = statistics.median(invoke(ROOT, "build")[0] for _ in range(5))
-
         bare = checkout(work / "bare", wheels=(), name="lockstep-bench/python")
         invoke(bare, "build")
-
-        cold_home = work / "cold"
-        cold_home.mkdir()
-        for part in ("packages", "bootstrap"):
-            subprocess.run(["cp", "-al", str(home.path / part), str(cold_home / part)], check=True)
-        remove_images()
-        ours = checkout(work / "ours", wheels=pins, name="lockstep/pytorch-env", lock=lock_path)
-        shutil.copy(ROOT / "environments" / "pytorch-env.yml", ours / "environments" / "pytorch-env.yml")
-        cold, told = invoke(ours, "build", home=cold_home)
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-
-        more = (*pins, "humanize==4.13.0")
-        changed = checkout(work / "changed", wheels=more, name="lockstep/pytorch-env", lock=lock_path)
-        small, _ = invoke(changed, "build", home=cold_home)
-        wheels_of(
-            read_lock(changed / "environments" / "pytorch-env.conda-lock.yml"),
-            Home(cold_home),
-            work / "wheels",
-        )
-
-        remove_images()
-        invoke(bare, "build")
-        with served(work / "wheels") as url:
-            theirs_cold = docker_build(work / "context", url, pins)
-            theirs_small = docker_build(work / "context", url, more)
-        remove_images()
-
+        found = [one_round(home, bare, work / str(number)) for number in range(rounds)]
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     print(f"`build` with nothing to do, whole process: {nothing:.2f} s")
-    print(
-        f"cold build: {cold:.0f} s; docker build: {theirs_cold:.0f} s; {theirs_cold / cold:.1f} times faster"
-    )
-    print(f"  of which: {told['seconds']}")
-    print(
-        f"one small package more: {small:.1f} s; docker build: {theirs_small:.0f} s; {theirs_small / small:.0f} times"
-    )
+    print(told("cold build", found, "cold", "their cold"))
+    print(told("one small package more", found, "small", "their small"))
     print(f"peak memory of the largest process of a build: {peak:.0f} MiB")
 
 
