@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from invoke.collection import Collection
 from invoke.context import Context
@@ -10,6 +12,12 @@ from invoke.tasks import task
 
 from lockstep.command_line import ComparingTask, in_words, words_after_dashes
 from lockstep.errors import JobError
+
+
+@pytest.fixture(autouse=True)
+def _no_rattler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where rattler was used, an error ends the process at once: not this one, please."""
+    monkeypatch.delitem(sys.modules, "rattler", raising=False)
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import sqlite3
 import threading
@@ -14,6 +15,7 @@ from lockstep.engine import Container, ContainerRun, Engine, ExitStatus
 from lockstep.errors import DiskFullError, LockstepError
 from lockstep.workspace.artifacts import RUN_ORIGIN
 from lockstep.workspace.fault import Fault
+from lockstep.workspace.folder import Folder
 from lockstep.workspace.inputs import bring, take_back
 from lockstep.workspace.launch import (
     COLLECTED,
@@ -68,7 +70,8 @@ class Execution:
             with contextlib.ExitStack() as stack:
                 network, address = self._network(engine, stack, nodes)
                 inputs = bring(self._definition, self._runner.folder, self._folder)
-                places = [self._place(node, network, address, inputs) for node in range(nodes)]
+                user = "0:0" if engine.info().rootless else owner_of(self._runner.folder)
+                places = [self._place(node, network, address, inputs, user) for node in range(nodes)]
                 names = self._names()
                 runs = [
                     node_container(self._definition, image, node, names, place)
@@ -128,11 +131,9 @@ class Execution:
         return "host", self._runner.reachable("127.0.0.1") or ""
 
     def _place(
-        self, node: int, network: str, address: str, inputs: tuple[tuple[str, Path, bool], ...]
+        self, node: int, network: str, address: str, inputs: tuple[tuple[str, Path, bool], ...], user: str
     ) -> Place:
         """Make a node's folders: its own writable copy of the snapshot, and what all nodes share."""
-        from lockstep.workspace.runner import owner_of
-
         runner, work = self._runner, self._folder / f"node-{node}"
         runner.snapshots.unpack(json.loads(self._row["details"])["properties"]["ContentSnapshotId"], work)
         for name in COLLECTED:
@@ -149,7 +150,7 @@ class Execution:
             collected=self._left,
             bundle=runner.folder.tls / "ca-bundle.pem",
             inputs=inputs,
-            user=owner_of(runner.folder),
+            user=user,
             network=network,
             address=address,
             token=runner.identity.token(TOKEN_SECONDS),
@@ -222,3 +223,12 @@ class Execution:
             if last
             else f"The script ended with {end.words}{where}."
         )
+
+
+def owner_of(folder: Folder) -> str:
+    """Return the `uid:gid` that owns the workspace's folder; jobs run as it, so what they write is the user's.
+
+    Not so on a rootless engine: there the container's root is the person, and every other uid is nobody.
+    """
+    facts = os.stat(folder.path)
+    return f"{facts.st_uid}:{facts.st_gid}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -210,9 +209,3 @@ class Runner:
             self.runs.enter(run_id, "Failed", error=failure)
         else:
             self.runs.enter(run_id, "Completed")
-
-
-def owner_of(folder: Folder) -> str:
-    """Return the `uid:gid` that owns the workspace's folder; jobs run as it, so what they write is the user's."""
-    facts = os.stat(folder.path)
-    return f"{facts.st_uid}:{facts.st_gid}"
