@@ -186,6 +186,8 @@ def _load_layers(
         except DiskFullError:
             raise
         except EngineError:
+            if begun:  # it may be the head start that failed
+                return _load_layers(api, image, store, name, progress, None)
             if not loading.found:  # all was sent, so sending all again is no remedy
                 raise
             return None

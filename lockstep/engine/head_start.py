@@ -30,16 +30,15 @@ def head_start(
 
     def work() -> None:
         looked = False
-        while not over.wait(PAUSE):
-            try:
+        try:
+            while not over.wait(PAUSE):
                 layers = so_far()
                 if not looked and layers:
                     loading.look(layers)
                     looked = True
                 loading.grow(layers, over)
-            except (LockstepError, OSError):
-                loading.start_over()
-                looked = False
+        except (LockstepError, OSError):
+            loading.start_over()
 
     def taken_over() -> Loading:
         over.set()

@@ -47,6 +47,7 @@ class Loading:
         self._under_way: collections.deque[Future[None]] = collections.deque()
         self._cancelled = threading.Event()
         self._step = ""
+        self._has_begun = False
         self.present: tuple[str, ...] = ()
         self.found = 0
         self.done = 0
@@ -58,7 +59,8 @@ class Loading:
     def __exit__(self, *_: object) -> None:
         self._cancel()
         self._pool.shutdown()
-        self._forget_steps()
+        if self._has_begun:
+            self._forget_steps()
 
     def look(self, image_layers: Sequence[ImageLayer]) -> None:
         """Find out how many of these layers the engine has: those of an image that begins with them."""
@@ -108,6 +110,7 @@ class Loading:
     def _begin(self, image: Image) -> None:
         while len(self._under_way) >= UNDER_WAY:
             self._under_way.popleft().result()
+        self._has_begun = True
         before = self._under_way[-1] if self._under_way else None
         self._under_way.append(self._pool.submit(self._load, image, len(self.present), before))
         self.present = tuple(layer.diff_id for layer in image.layers)

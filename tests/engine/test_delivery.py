@@ -185,6 +185,31 @@ def test_head_start_brings_layers_in_while_others_are_made(
     assert steps(engine) == set()
 
 
+def test_a_head_start_that_failed_is_made_good(
+    engine: Engine, store: Store, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that the engine refused during the block costs nothing but time: the delivery sends it again."""
+    only_layers(engine)
+    monkeypatch.setattr(loading, "STEP_BYTES", 100_000)
+    monkeypatch.setattr(head_start, "PAUSE", 0.05)
+    load, refused = engine.api.load_image, threading.Event()
+
+    def first_refused(data: Iterator[bytes]) -> object:
+        if refused.is_set():
+            return load(data)
+        refused.set()
+        return iter([{"error": "not this time"}])
+
+    monkeypatch.setattr(engine.api, "load_image", first_refused)
+    layers = [add_layer(store, {f"file{n}": os.urandom(150_000)}) for n in range(3)]
+    with engine.head_start(store, lambda: layers) as begun:
+        assert refused.wait(20)
+        image = make_image(*layers)
+        assert engine.deliver(image, store, name, begun=begun).layers_new == 3
+    assert engine.image_id(name) == engine_id(engine.api, image)
+    assert steps(engine) == set()
+
+
 def test_two_steps_are_under_way_at_once_and_the_second_waits(
     engine: Engine, store: Store, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
