@@ -93,6 +93,9 @@ class ComparingTask(Task[Callable[..., Any]]):
 class _Pair(Argument):
     """A flag that isn't content before it has two values. Invoke asks `raw_value` whether to wait for more."""
 
+    def __repr__(self) -> str:  # what Invoke's error calls it
+        return f"--{self.name} A B"
+
     def set_value(self, value: Any, cast: bool = True) -> None:
         self._value = (*(self._value or ()), value)
         self.raw_value = value if len(self._value) == 2 else None

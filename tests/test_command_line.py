@@ -60,7 +60,7 @@ def test_without_compare_there_is_nothing_to_compare(capsys: pytest.CaptureFixtu
 
 def test_one_name_is_too_few_and_three_are_too_many(capsys: pytest.CaptureFixture[str]) -> None:
     """Neither does something else than was meant."""
-    assert "needed value" in said(capsys, "runs", "--compare", "a")
+    assert "--compare A B needed value" in said(capsys, "runs", "--compare", "a")
     assert "No idea what 'c' is" in said(capsys, "runs", "--compare", "a", "b", "c")
 
 
