@@ -12,12 +12,13 @@ from functools import cache
 from pathlib import Path
 
 LABEL = "io.lockstep.owner"
+ENDED = ("Z", "X")  # states of a process that ended, and that its parent hasn't asked about yet
 
 
 @cache
 def this_process() -> str:
     """Return the label's value for what this process makes: `<boot>/<pid namespace>/<pid>/<start>`."""
-    return "/".join((*_place(), str(os.getpid()), _start_of(os.getpid())))
+    return "/".join((*_place(), str(os.getpid()), _stat(os.getpid())[1]))
 
 
 def is_gone(owner: str) -> bool:
@@ -29,8 +30,9 @@ def is_gone(owner: str) -> bool:
         return False
     if (boot, namespace) != _place():
         return False
-    if _start_of(number):
-        return _start_of(number) != start
+    state, started = _stat(number)
+    if started:
+        return started != start or state in ENDED
     return not _exists(number)
 
 
@@ -44,13 +46,17 @@ def _place() -> tuple[str, str]:
         return platform.node(), ""
 
 
-def _start_of(pid: int) -> str:
-    """Return when a process started, in clock ticks after boot (proc(5), stat field 22); `""` if unknown."""
+def _stat(pid: int) -> tuple[str, str]:
+    """Return a process's state and when it started, in clock ticks after boot; `""` for both if unknown.
+
+    Source: proc(5), stat fields 3 and 22.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return ""
-    return stat.rpartition(")")[2].split()[19]
+        return "", ""
+    fields = stat.rpartition(")")[2].split()
+    return fields[0], fields[19]
 
 
 def _exists(pid: int) -> bool:

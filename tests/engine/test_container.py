@@ -211,6 +211,18 @@ def test_owner_of_another_place_is_never_gone() -> None:
     assert is_gone(f"{boot}/{namespace}/4194305/{start}")
 
 
+def test_a_process_that_ended_is_gone_even_as_a_zombie() -> None:
+    """In a container whose first process asks about no child, zombies stay for ever."""
+    boot, namespace, *_ = this_process().split("/")
+    child = subprocess.Popen(["true"])
+    start = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
+    deadline = time.monotonic() + 20
+    while not is_gone(f"{boot}/{namespace}/{child.pid}/{start}"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    child.wait()
+
+
 def test_a_hostname_on_the_default_bridge_is_no_alias(engine: Engine, delivered: str) -> None:
     """The engine's default bridge knows no names: asking for one there would be refused."""
     status, _ = output(engine, shell(delivered, "exit 0", network="bridge", hostname="node-0"))

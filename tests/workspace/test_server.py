@@ -131,7 +131,7 @@ for run_id in ids:
 
 @pytest.mark.engine
 def test_kill_9_loses_nothing_but_the_run_that_went(
-    own_folder: Path, python_image: str, tmp_path: Path
+    engine: Engine, own_folder: Path, python_image: str, tmp_path: Path
 ) -> None:
     """After a kill in mid-run: that run is Failed with the reason, its container is gone, all else is as it was."""
     source = tmp_path / "src"
@@ -194,6 +194,9 @@ while not all(run.get_status() in ("Failed", "Canceled") for run in runs):
     ]
     assert len(failed) == 4
     assert ["Running", None] in ran["going"]  # the fifth had waited for a node, and goes on
+    containers = engine.api.containers(all=True, filters={"label": LABEL})
+    owners = [x["Labels"][LABEL].split("/")[2] for x in containers]
+    assert str(running.pid) not in owners
 
 
 @pytest.mark.engine
