@@ -105,7 +105,7 @@ class Loading:
     def start_over(self) -> None:
         """Forget what was begun, after an error."""
         self._cancel()
-        self.present, self.found = (), 0
+        self.present, self.found, self.done = (), 0, 0
 
     def _begin(self, image: Image) -> None:
         while len(self._under_way) >= UNDER_WAY:

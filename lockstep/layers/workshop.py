@@ -2,7 +2,7 @@
 
 Two kinds of work overlap: writing (inflate, hash, write) in threads, which leave Python's lock to each
 other for nearly all of it, and compiling in processes of the image's Python. Each package goes through
-open, compile, write; big ones start first, so none of them is left over at the end.
+open, compile, write; of those that wait, the lowest layer goes first, for the engine to have early.
 """
 
 from __future__ import annotations

@@ -109,6 +109,12 @@ def steps(engine: Engine) -> set[str]:
     return {told["Id"] for told in engine.api.images(filters={"label": mine})}
 
 
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let 100 kB be a step, and a head start look often."""
+    monkeypatch.setattr(loading, "STEP_BYTES", 100_000)
+    monkeypatch.setattr(head_start, "PAUSE", 0.05)
+
+
 def wait_for(what: Callable[[], object]) -> None:
     """Wait until `what` tells something."""
     deadline = time.monotonic() + 20
@@ -172,8 +178,7 @@ def test_head_start_brings_layers_in_while_others_are_made(
 ) -> None:
     """Layers that are there go in during the block; what is delivered afterwards is the rest alone."""
     only_layers(engine)
-    monkeypatch.setattr(loading, "STEP_BYTES", 100_000)
-    monkeypatch.setattr(head_start, "PAUSE", 0.05)
+    small_steps(monkeypatch)
     layers = [add_layer(store, {"first": os.urandom(150_000)})]
     with engine.head_start(store, lambda: list(layers)) as begun:
         wait_for(lambda: steps(engine))
@@ -190,8 +195,7 @@ def test_a_head_start_that_failed_is_made_good(
 ) -> None:
     """A step that the engine refused during the block costs nothing but time: the delivery sends it again."""
     only_layers(engine)
-    monkeypatch.setattr(loading, "STEP_BYTES", 100_000)
-    monkeypatch.setattr(head_start, "PAUSE", 0.05)
+    small_steps(monkeypatch)
     load, refused = engine.api.load_image, threading.Event()
 
     def first_refused(data: Iterator[bytes]) -> object:
@@ -246,8 +250,7 @@ def test_head_start_of_a_failed_build_leaves_nothing(
 ) -> None:
     """When making layers fails, the engine is as it was; a head start that fails itself is no error."""
     only_layers(engine)
-    monkeypatch.setattr(loading, "STEP_BYTES", 100_000)
-    monkeypatch.setattr(head_start, "PAUSE", 0.05)
+    small_steps(monkeypatch)
     layers = [add_layer(store, {"first": os.urandom(150_000)})]
 
     def build() -> None:
