@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import tarfile
@@ -14,6 +15,7 @@ from rattler import PrefixRecord
 from lockstep.errors import PackageError
 from lockstep.layers.package import Item, Python
 from lockstep.layers.prefix import link_package, python_of
+from lockstep.lock.locked import BOOTSTRAP_SCHEME
 from tests.packages import PLACEHOLDER, Content, File, Made, conda
 
 PYTHON = Python("3.11", "0" * 64)
@@ -57,13 +59,21 @@ def test_the_final_prefix_is_written_into_files(suffix: str, tmp_path: Path) -> 
 
 def test_sizes_and_hashes_fit_the_content(tmp_path: Path) -> None:
     """What items and conda-meta say of a file is what it holds after linking."""
-    files: dict[str, Content] = {"etc/conf": PLACEHOLDER, "share/text": "same"}
+    files: dict[str, Content] = {
+        "etc/conf": PLACEHOLDER,
+        "share/text": "same",
+        "link": File(link="share/text"),
+    }
     found = linked(conda("p", files=files), tmp_path)
     for item, data in found.values():
-        assert (item.size, item.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+        if not item.link:
+            assert (item.size, item.sha256) == (len(data), hashlib.sha256(data).hexdigest())
     paths = {x["_path"]: x for x in meta(found)["paths_data"]["paths"]}  # type: ignore[index]
     assert paths["etc/conf"]["sha256_in_prefix"] == hashlib.sha256(b"/opt/env").hexdigest()
-    assert paths["share/text"]["sha256"] == hashlib.sha256(b"same").hexdigest()
+    assert paths["share/text"]["sha256_in_prefix"] == hashlib.sha256(b"same").hexdigest()
+    assert (
+        "sha256_in_prefix" not in paths["link"]
+    )  # conda gives a symlink none, and `conda doctor` follows it
 
 
 def test_links_are_kept(tmp_path: Path) -> None:
@@ -123,8 +133,16 @@ def test_conda_meta_tells_the_lock_and_not_this_machine(tmp_path: Path) -> None:
     assert "file:" not in text
 
 
+def test_a_bootstrap_package_has_a_channel_with_a_plain_name(tmp_path: Path) -> None:
+    """`conda list` shows the channel as it is written, and takes a name with a colon for a server's."""
+    made = conda("p", files={"a": "1"})
+    locked = dataclasses.replace(made.locked, url=f"{BOOTSTRAP_SCHEME}://linux-64/{made.locked.filename}")
+    record = meta(linked(dataclasses.replace(made, locked=locked), tmp_path))
+    assert (record["url"], record["channel"]) == (locked.url, "lockstep-bootstrap")
+
+
 def test_rattler_reads_the_record(tmp_path: Path) -> None:
-    """The judge: rattler's own parser takes conda-meta for what it is, also of a bootstrap package."""
+    """The judge: rattler's own parser takes conda-meta for what it is."""
     made = conda("p", files={"a": "1"})
     found = linked(made, tmp_path, compiled=(Item("lib/x.pyc", 1),))
     path = tmp_path / "p-1.0-0.json"

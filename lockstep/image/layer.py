@@ -24,7 +24,7 @@ EPOCH = 315532800
 """The time of every entry, 1980-01-01T00:00:00Z: the first that a zip file can hold, so that code in the
 image can zip up its own files."""
 
-FORMAT = "2"
+FORMAT = "3"
 """The layer format's version. Raise it when the same package would give other bytes; it is part of every
 key in the store, so layers of the old format are made again."""
 

@@ -53,10 +53,10 @@ def link_package(package: LockedPackage, path: Path, python: Python | None, fold
         # conda takes a folder for an environment only if it has a history; an empty one holds no clock.
         items.append(_of_bytes("conda-meta/history", b""))
     check_unique(label, items)
-    kept = {x.path for x in items}
+    paths = [_path_data(entries[x.path], x) for x in items if x.path in entries]
 
     def seal(compiled: Sequence[Item]) -> Item:
-        return _of_bytes(f"conda-meta/{_stem(package)}.json", _meta(package, record, kept, compiled))
+        return _of_bytes(f"conda-meta/{_stem(package)}.json", _meta(package, record, paths, compiled))
 
     return Unpacked(label, tuple(items), seal)
 
@@ -157,19 +157,31 @@ def _item(label: str, prefix: Path, name: str, told: Mapping[str, Any]) -> Item:
     return Item(name, state.st_size, sha256, executable(state.st_mode), chunks=_reader(path))
 
 
+def _path_data(told: Mapping[str, Any], item: Item) -> dict[str, Any]:
+    """Return a path's entry as conda writes it, and `conda doctor` checks it: only files have a hash.
+
+    Source: conda.core.path_actions.LinkPathAction; rattler gives a symlink the hash of its target's name.
+    """
+    rest = {key: value for key, value in told.items() if key != "sha256_in_prefix"}
+    return {**rest, "sha256_in_prefix": item.sha256} if item.sha256 else rest
+
+
 def _meta(
-    package: LockedPackage, record: Mapping[str, Any], kept: set[str], compiled: Sequence[Item]
+    package: LockedPackage,
+    record: Mapping[str, Any],
+    paths: Sequence[Mapping[str, Any]],
+    compiled: Sequence[Item],
 ) -> bytes:
     """Return a conda-meta record that tells the lock's URL and nothing of the machine that built it."""
     host = ("extracted_package_dir", "package_tarball_full_path", "link")
     told = {key: value for key, value in record.items() if key not in host}
     base, _, _ = package.url.rpartition("/")
-    told |= {"url": package.url, "channel": base.removesuffix(f"/{record['subdir']}"), "fn": package.filename}
-    paths = [x for x in record["paths_data"]["paths"] if x["_path"] in kept]
-    paths += [{"_path": x.path, "path_type": "pyc_file"} for x in compiled]
-    paths.sort(key=lambda x: str(x["_path"]))
-    told["paths_data"] = {**record["paths_data"], "paths": paths}
-    told["files"] = [x["_path"] for x in paths]
+    channel = base.removesuffix(f"/{record['subdir']}").removesuffix(":/")  # a bootstrap URL has no host
+    told |= {"url": package.url, "channel": channel, "fn": package.filename}
+    every = [*paths, *({"_path": x.path, "path_type": "pyc_file"} for x in compiled)]
+    every.sort(key=lambda x: str(x["_path"]))
+    told["paths_data"] = {**record["paths_data"], "paths": every}
+    told["files"] = [x["_path"] for x in every]
     return json.dumps(told, indent=2, sort_keys=True).encode()
 
 
