@@ -21,6 +21,7 @@ from lockstep.workspace.launch import (
     COLLECTED,
     Names,
     Place,
+    Way,
     is_tagged,
     node_container,
     nodes_of,
@@ -68,10 +69,10 @@ class Execution:
         nodes = nodes_of(self._definition)
         try:
             with contextlib.ExitStack() as stack:
-                network, address = self._network(engine, stack, nodes)
+                network, way = self._network(engine, stack, nodes)
                 inputs = bring(self._definition, self._runner.folder, self._folder)
                 user = "0:0" if engine.info().rootless else owner_of(self._runner.folder)
-                places = [self._place(node, network, address, inputs, user) for node in range(nodes)]
+                places = [self._place(node, network, way, inputs, user) for node in range(nodes)]
                 names = self._names()
                 runs = [
                     node_container(self._definition, image, node, names, place)
@@ -114,24 +115,15 @@ class Execution:
             other = [self._left / "azureml-logs" / "70_driver_log.txt"] if rank == 0 else []
             self._logs[rank] = RunLog(self._left / "user_logs" / name, *other)
 
-    def _network(self, engine: Engine, stack: contextlib.ExitStack, nodes: int) -> tuple[str, str]:
-        """Return the containers' network and our `host:port` in it; several nodes get a network of their own."""
+    def _network(self, engine: Engine, stack: contextlib.ExitStack, nodes: int) -> tuple[str, Way]:
+        """Return the containers' network and their way to us; several nodes get a network of their own."""
         if nodes > 1:
             network = stack.enter_context(engine.private_network())
-            name, gateway = network.name, network.gateway
-        else:
-            name, gateway = "bridge", engine.gateway("bridge")
-        address = self._runner.reachable(gateway)
-        if address is not None:
-            return name, address
-        if nodes > 1:
-            raise Fault(
-                400, f"The workspace can't listen on {gateway}, where the run's containers would reach it."
-            )
-        return "host", self._runner.reachable("127.0.0.1") or ""
+            return network.name, self._runner.way(network.gateway)
+        return "bridge", self._runner.way(engine.gateway("bridge"))
 
     def _place(
-        self, node: int, network: str, address: str, inputs: tuple[tuple[str, Path, bool], ...], user: str
+        self, node: int, network: str, way: Way, inputs: tuple[tuple[str, Path, bool], ...], user: str
     ) -> Place:
         """Make a node's folders: its own writable copy of the snapshot, and what all nodes share."""
         runner, work = self._runner, self._folder / f"node-{node}"
@@ -152,7 +144,7 @@ class Execution:
             inputs=inputs,
             user=user,
             network=network,
-            address=address,
+            way=way,
             token=runner.identity.token(TOKEN_SECONDS),
             discovery=runner.identity.secret("discovery"),
         )

@@ -22,6 +22,7 @@ class Folder:
     runs/<id>/                  working folders of runs that go
     mlflow/                     MLflow's database, socket and log
     server.json, server.log     ports and process of the server that runs; what it did
+    workspace.sock              where containers come in whose network doesn't lead here
     ports.json                  the ports of the last one: the next takes the same
     """
 
@@ -53,6 +54,10 @@ class Folder:
     @property
     def mlflow(self) -> Path:
         return self.path / "mlflow"
+
+    @property
+    def socket(self) -> Path:
+        return self.path / "workspace.sock"
 
     def run(self, run_id: str) -> Path:
         return inside(self.path / "runs", run_id)

@@ -15,14 +15,27 @@ from lockstep.workspace.identity import ARM_PATH, NAME, RESOURCE_GROUP, SUBSCRIP
 
 ROOT = "/mnt/azureml"
 WORK = f"{ROOT}/wd"
+SOCKET = f"{ROOT}/workspace.sock"
 MASTER_PORT = "6105"
 COLLECTED = ("outputs", "logs")
 LAUNCHER = Path(__file__).with_name("launcher.py")
+FORWARDER = Path(__file__).with_name("forwarder.py")
+
+
+@dataclass(frozen=True)
+class Way:
+    """How containers reach the workspace: at `address`, a `host:port` that their network leads to.
+
+    With `socket` it doesn't: the address is their own loopback, from where a forwarder leads to that Unix socket.
+    """
+
+    address: str
+    socket: Path | None = None
 
 
 @dataclass(frozen=True)
 class Place:
-    """What one node gets from its surroundings: files of this machine, the network, who runs it, and our address."""
+    """What one node gets from its surroundings: files of this machine, the network, who runs it, the way to us."""
 
     work: Path
     home: Path
@@ -31,7 +44,7 @@ class Place:
     inputs: tuple[tuple[str, Path, bool], ...]
     user: str
     network: str
-    address: str
+    way: Way
     token: str
     discovery: str
 
@@ -126,9 +139,14 @@ def node_container(
         Mount(place.bundle, f"{ROOT}/ca-bundle.pem", read_only=True),
         *(Mount(source, _input_path(name, source), read_only=fixed) for name, source, fixed in place.inputs),
     ]
+    command = _command(definition, node)
+    if place.way.socket is not None:
+        mounts += [Mount(FORWARDER, f"{ROOT}/forward.py", read_only=True), Mount(place.way.socket, SOCKET)]
+        port = place.way.address.rpartition(":")[2]
+        command = (_python(definition), f"{ROOT}/forward.py", port, SOCKET, *command)
     return ContainerRun(
         image=image,
-        command=_command(definition, node),
+        command=command,
         environment={name: str(value) for name, value in environment.items()},
         mounts=tuple(mounts),
         user=place.user,
@@ -144,7 +162,6 @@ def node_container(
 
 def _command(definition: dict[str, Any], node: int) -> tuple[str, ...]:
     """Return what the container runs: the launcher with the script, or the command once."""
-    python = ((definition.get("environment") or {}).get("python") or {}).get("interpreterPath") or "python"
     if definition.get("command"):
         return ("/bin/sh", "-c", str(definition["command"]))
     per_node, distributed = processes_per_node(definition), _is_distributed(definition)
@@ -154,7 +171,12 @@ def _command(definition: dict[str, Any], node: int) -> tuple[str, ...]:
     ]
     argv = [str(definition["script"]), *(_argument(one) for one in definition.get("arguments") or [])]
     job = {"argv": argv, "processes": processes, "tagged": is_tagged(definition)}
-    return (python, f"{ROOT}/launch.py", json.dumps(job))
+    return (_python(definition), f"{ROOT}/launch.py", json.dumps(job))
+
+
+def _python(definition: dict[str, Any]) -> str:
+    """Return the image's Python, as its environment names it."""
+    return ((definition.get("environment") or {}).get("python") or {}).get("interpreterPath") or "python"
 
 
 def _argument(value: Any) -> str:
@@ -202,13 +224,13 @@ def _job_variables(names: Names, place: Place) -> dict[str, str]:
         "AZUREML_WORKSPACE_ID": names.workspace_id,
         "AZUREML_WORKSPACE_SCOPE": ARM_PATH,
         "AZUREML_RUN_TOKEN": place.token,
-        "AZUREML_SERVICE_ENDPOINT": f"https://{place.address}",
-        "AZUREML_DISCOVERY_SERVICE_ENDPOINT": f"https://{place.address}/discovery/{place.discovery}",
+        "AZUREML_SERVICE_ENDPOINT": f"https://{place.way.address}",
+        "AZUREML_DISCOVERY_SERVICE_ENDPOINT": f"https://{place.way.address}/discovery/{place.discovery}",
         "AZUREML_CURRENT_CLOUD": "AzureCloud",
-        "ARM_CLOUD_METADATA_URL": f"https://{place.address}/metadata/endpoints?api-version=2019-05-01",
+        "ARM_CLOUD_METADATA_URL": f"https://{place.way.address}/metadata/endpoints?api-version=2019-05-01",
         "AZ_BATCHAI_CLUSTER_NAME": "local",
         "AZUREML_CR_EXECUTION_WORKING_DIR_PATH": WORK,
-        "MLFLOW_TRACKING_URI": f"azureml://{place.address}/mlflow/v1.0{ARM_PATH}",
+        "MLFLOW_TRACKING_URI": f"azureml://{place.way.address}/mlflow/v1.0{ARM_PATH}",
         "MLFLOW_TRACKING_TOKEN": place.token,
         "MLFLOW_RUN_ID": names.run,
         "MLFLOW_EXPERIMENT_ID": names.experiment_id,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
+import os
 import socket
 import ssl
 import threading
 import time
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -29,14 +32,17 @@ class Listener:
         self._loop = asyncio.new_event_loop()
         self._servers: list[tuple[uvicorn.Server, Future[None]]] = []
         self._addresses: dict[str, int] = {}
+        self._sockets: set[Path] = set()
         self._lock = threading.Lock()
         threading.Thread(target=self._loop.run_forever, daemon=True, name="listener").start()
 
     def serve_secure(self, app: Any, address: str, port: int) -> int:
         """Serve over TLS on an address of this machine; return the port, another one if `port` is taken.
 
-        Raises OSError when the address isn't this machine's.
+        Raises OSError when the address isn't this machine's, or is none.
         """
+        if not address:  # a socket would take that for every address
+            raise OSError(errno.EADDRNOTAVAIL, "no address")
         with self._lock:
             if address not in self._addresses:
                 bound = _bind(address, port)
@@ -45,6 +51,13 @@ class Listener:
                 self._serve(app, bound, self._context)
                 self._addresses[address] = bound.getsockname()[1]
             return self._addresses[address]
+
+    def serve_secure_socket(self, app: Any, path: Path) -> None:
+        """Serve over TLS on a Unix socket at `path` too: only who may look into its folder gets to it."""
+        with self._lock:
+            if path not in self._sockets:
+                self._serve(app, _bind_socket(path), self._context)
+                self._sockets.add(path)
 
     def serve_clear(self, app: Any, port: int) -> int:
         """Serve without TLS on loopback; return the port."""
@@ -79,7 +92,7 @@ class Listener:
         self._servers.append((server, future))
         while not server.started and not future.done():
             time.sleep(0.002)
-        log.info("listening on %s:%s", *bound.getsockname()[:2])
+        log.info("listening on %s", bound.getsockname())
 
 
 def _bind(address: str, port: int) -> socket.socket:
@@ -97,3 +110,15 @@ def _bind(address: str, port: int) -> socket.socket:
             continue
         return bound
     raise AssertionError("unreachable")
+
+
+def _bind_socket(path: Path) -> socket.socket:
+    """Return a listening Unix socket; a path may be longer than the 108 bytes of sockaddr_un (unix(7))."""
+    path.unlink(missing_ok=True)
+    bound, folder = socket.socket(socket.AF_UNIX), os.open(path.parent, os.O_PATH)
+    try:
+        bound.bind(f"/proc/self/fd/{folder}/{path.name}")
+    finally:
+        os.close(folder)
+    bound.listen(BACKLOG)
+    return bound

@@ -19,7 +19,7 @@ from lockstep.workspace.fault import Fault
 from lockstep.workspace.folder import Folder
 from lockstep.workspace.identity import Identity
 from lockstep.workspace.images import Images
-from lockstep.workspace.launch import nodes_of
+from lockstep.workspace.launch import Way, nodes_of
 from lockstep.workspace.nodes import Nodes
 from lockstep.workspace.runs import ENDED, Runs
 from lockstep.workspace.snapshots import Snapshots
@@ -69,8 +69,8 @@ class Going:
 class Runner:
     """Runs what was submitted: a thread per run, which waits for its image, then for its nodes, then for its end.
 
-    `engine` gives a connected engine or raises EngineError; `reachable(address)` makes the server listen on
-    an address of this machine and returns `host:port` for containers, or None where it can't.
+    `engine` gives a connected engine or raises EngineError; `way(gateway)` makes the server listen where
+    containers reach it whose network has that address on the engine's side, and tells how.
     """
 
     def __init__(
@@ -84,10 +84,10 @@ class Runner:
         computes: Computes,
         images: Images,
         engine: Callable[[], Engine],
-        reachable: Callable[[str], str | None],
+        way: Callable[[str], Way],
     ) -> None:
         self.folder, self.identity, self.runs, self.snapshots = folder, identity, runs, snapshots
-        self.images, self.engine, self.reachable = images, engine, reachable
+        self.images, self.engine, self.way = images, engine, way
         self._state = state
         self._nodes = Nodes(computes.nodes)
         self._going: dict[str, Going] = {}

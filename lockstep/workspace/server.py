@@ -25,6 +25,7 @@ from lockstep.workspace.experiments import Experiments
 from lockstep.workspace.folder import Folder
 from lockstep.workspace.identity import Identity
 from lockstep.workspace.images import BuildEnvironment, ImageOf, Images
+from lockstep.workspace.launch import Way
 from lockstep.workspace.listener import Listener
 from lockstep.workspace.metrics import Metrics
 from lockstep.workspace.mlflow_bridge import Bridge
@@ -85,20 +86,17 @@ def running(folder: Folder, parts: Parts, port: int, studio_port: int) -> Iterat
     listener = Listener(Authority(folder.tls))
     site, serving = _site(folder, parts), threading.Event()
 
-    def reachable(address: str) -> str | None:
-        """Listen on an address of this machine too; None where it isn't one."""
+    def way(gateway: str) -> Way:
+        """Listen on the gateway's address too; where that isn't this machine's (a rootless engine), on a socket."""
         serving.wait()
-        if not address:  # the engine's network has no address here
-            return None
-        try:
-            number = listener.serve_secure(app, address, port)
-        except OSError as error:
-            log.warning("can't listen on %s: %s", address, error)
-            return None
-        site.hosts.add(f"{address}:{number}")
-        return f"{address}:{number}"
+        with contextlib.suppress(OSError):
+            number = listener.serve_secure(app, gateway, port)
+            site.hosts.add(f"{gateway}:{number}")
+            return Way(f"{gateway}:{number}")
+        listener.serve_secure_socket(app, folder.socket)
+        return Way(f"{LOOPBACK}:{port}", folder.socket)
 
-    site.runner.reachable = reachable
+    site.runner.way = way
     app = Application(site)
     port = listener.serve_secure(app, LOOPBACK, port or noted.get("port", 0))
     studio_port = listener.serve_clear(Studio(site), studio_port or noted.get("studio_port", 0))
@@ -137,7 +135,7 @@ def _site(folder: Folder, parts: Parts) -> Site:
     images = Images(state, parts.build_environment, parts.image_of)
     runner = Runner(
         folder=folder, state=state, identity=identity, runs=runs, snapshots=snapshots, computes=computes,
-        images=images, engine=engine, reachable=lambda _: None,
+        images=images, engine=engine, way=Way,
     )  # fmt: skip
     return Site(
         folder, identity, state, Experiments(state), runs, metrics, snapshots, Environments(state), computes,
@@ -151,7 +149,7 @@ def _begin(site: Site) -> None:
         site.runner.recover()
         engine = site.runner.engine()
         engine.sweep()
-        site.runner.reachable(engine.gateway("bridge"))
+        site.runner.way(engine.gateway("bridge"))
     except EngineError as error:
         log.warning("no container engine yet: %s", error.message)
     except LockstepError as error:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import fcntl
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import textwrap
@@ -23,6 +26,7 @@ from lockstep.workspace import daemon
 from lockstep.workspace.daemon import Daemon
 from tests.workspace.client import Client
 
+CLONE_NEWNET, SIOCSIFFLAGS, IFF_UP = 0x40000000, 0x8914, 0x1  # sched.h, linux/sockios.h, net/if.h
 SUBMIT = """
 import sys
 from azureml.core import Environment, Experiment, Run, ScriptRunConfig, Workspace
@@ -234,6 +238,53 @@ result = {"metrics": run.get_metrics(), "tags": run.get_tags(), "files": run.get
     assert ran["tags"]["quality"] == "good"
     assert "outputs/note.txt" in ran["files"]
     assert ran["children"] == [{"inner": 7}]
+
+
+@contextlib.contextmanager
+def own_network() -> Iterator[None]:
+    """Give this thread, and what it starts, a network that has only loopback: the engine's is another one."""
+    libc, before = ctypes.CDLL(None, use_errno=True), os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    if libc.unshare(CLONE_NEWNET):
+        pytest.skip("making a network takes root")
+    try:
+        with socket.socket() as any_socket:
+            fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh", b"lo", IFF_UP))
+        yield
+    finally:
+        assert libc.setns(before, CLONE_NEWNET) == 0
+        os.close(before)
+
+
+@pytest.mark.engine
+def test_a_job_finds_its_run_where_the_engine_has_another_network(
+    own_folder: Path, tmp_path: Path, sdk_image: str, source: Path
+) -> None:
+    """As with a rootless engine: its gateway isn't this machine's, and jobs reach the workspace all the same."""
+    (source / "train.py").write_text(
+        textwrap.dedent("""
+        import os
+        from azureml.core import Run
+        run = Run.get_context()
+        run.log("rank" + os.environ.get("RANK", ""), 1)
+        """)
+    )
+    code = """
+def logged(**more):
+    config = ScriptRunConfig(source, "train.py", compute_target="cpu-cluster", environment=env, **more)
+    run = Experiment(ws, "elsewhere").submit(config)
+    run.wait_for_completion()
+    return run.get_metrics()
+result = [logged(), logged(distributed_job_config=PyTorchConfiguration(process_count=2, node_count=2))]
+"""
+    with own_network():
+        running = daemon.start(own_folder)
+        client = Client(running.environment(), tmp_path / "client")
+        try:
+            ran = client.run(SUBMIT + code, image=sdk_image, source=str(source), arguments=[])
+        finally:
+            client.close()
+            running.stop()
+    assert ran == [{"rank": 1}, {"rank0": 1, "rank1": 1}]
 
 
 def test_without_an_engine_a_run_is_failed_in_words(

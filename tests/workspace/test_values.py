@@ -14,7 +14,7 @@ import pytest
 from lockstep.workspace import run_log
 from lockstep.workspace.docker_arguments import DockerArguments, bytes_of, read_docker_arguments
 from lockstep.workspace.fault import Fault
-from lockstep.workspace.launch import LAUNCHER, Names, Place, check_definition, node_container, nodes_of
+from lockstep.workspace.launch import LAUNCHER, Names, Place, Way, check_definition, node_container, nodes_of
 from lockstep.workspace.nodes import Nodes
 from lockstep.workspace.query import ordered, parse_filter
 from lockstep.workspace.run_log import RunLog
@@ -104,9 +104,8 @@ def definition(**changes: Any) -> dict[str, Any]:
 
 def place(tmp_path: Path) -> Place:
     """Return a node's surroundings."""
-    return Place(
-        tmp_path, tmp_path, tmp_path, tmp_path, (), "1000:1000", "bridge", "172.17.0.1:8200", "token", "door"
-    )
+    way = Way("172.17.0.1:8200")
+    return Place(tmp_path, tmp_path, tmp_path, tmp_path, (), "1000:1000", "bridge", way, "token", "door")
 
 
 NAMES = Names("run_1", "experiment", "7", "workspace")
