@@ -112,8 +112,7 @@ def train_local(
 
     project = _project(c, no_install=no_install)
     record = pipeline.train_local(project, words_after_dashes(), processes=processes or None, locked=locked)
-    folder = (project.settings.runs / record.id).relative_to(ROOT)
-    report.print_json(record.as_json()) if json else report.print_run(record, folder)
+    report.print_json(record.as_json()) if json else report.print_run(record, project.settings.runs)
     raise Exit(code=record.exit_code)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -152,8 +153,9 @@ def _named(packages: Sequence[str]) -> str:
     return f"{', '.join(packages[:8])} and {len(packages) - 8} more"
 
 
-def print_run(record: RunRecord, folder: Path) -> None:
-    """Print how a run ended and what it left."""
+def print_run(record: RunRecord, runs: Path) -> None:
+    """Print how a run ended and what it left in its folder below `runs`, as seen from here."""
+    folder = Path(os.path.relpath(runs / record.id))
     print(f"run        {record.id}: {record.status}" + (f" ({record.reason})" if record.reason else ""))
     print(f"image ID   {record.image_id}")
     if weights := record.weights:

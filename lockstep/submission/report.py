@@ -41,7 +41,7 @@ def print_submission(made: Submission, runs: Path, *, json: bool) -> None:
         print(f"The run {made.run.id} goes on: {made.run.portal}")
         print(f"`./invoke logs {name}` follows it, `./invoke cancel {name}` stops it.")
         return
-    print_run(made.record, runs / made.record.id)
+    print_run(made.record, runs)
     print(f"page       {made.run.portal}")
     if made.local:
         print(f"against the local run {made.local.id}: {conclusion(made.differences)}")
