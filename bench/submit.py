@@ -4,7 +4,8 @@
 
 The server is stopped and started for the first; the other two use it as it then runs. Each is done several
 times. A metric counts from its logging to `get_metrics` on this machine: in a run, as src/train.py logs; with the
-SDK's `run.log`, which gathers for a second before it sends; and with a `run.flush()` after that.
+SDK's `run.log`, which sends once a second what it has gathered; and with a `run.flush()` after that. The moments of
+logging are random, because a loop that waits for what it logged falls into step with the SDK's second.
 """
 
 from __future__ import annotations
@@ -36,12 +37,13 @@ for number in range(10):
     time.sleep(0.7)
 """
 METRICS = """
-import json, sys, time
+import json, random, sys, time
 from azureml.core import Environment, Experiment, Run, ScriptRunConfig, Workspace
 workspace = Workspace.from_config()
 run = Experiment(workspace, "bench").start_logging(snapshot_directory=None)
 other, seconds = Run.get(workspace, run.id), ([], [])
-for number in range(20):
+for number in range(40):
+    time.sleep(random.random())
     name, began = f"metric{number}", time.monotonic()
     run.log(name, number)
     if number % 2:
