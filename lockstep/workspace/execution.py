@@ -8,14 +8,20 @@ import os
 import shutil
 import sqlite3
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lockstep.engine import Container, ContainerRun, Engine, ExitStatus
 from lockstep.errors import DiskFullError, LockstepError
 from lockstep.workspace.artifacts import RUN_ORIGIN
+from lockstep.workspace.experiments import Experiments
 from lockstep.workspace.fault import Fault
 from lockstep.workspace.folder import Folder
+from lockstep.workspace.going import Going
+from lockstep.workspace.identity import Identity
+from lockstep.workspace.images import Images
 from lockstep.workspace.inputs import bring, take_back
 from lockstep.workspace.launch import (
     COLLECTED,
@@ -29,32 +35,46 @@ from lockstep.workspace.launch import (
 )
 from lockstep.workspace.run_log import RunLog
 from lockstep.workspace.runs import container_of
-
-if TYPE_CHECKING:
-    from lockstep.workspace.runner import Going, Runner
+from lockstep.workspace.snapshots import Snapshots
 
 TOKEN_SECONDS = 30 * 86_400
+
+
+@dataclass
+class Surroundings:
+    """What every run takes from its workspace.
+
+    `way(gateway)` makes the server listen where containers reach it whose network has that address on the
+    engine's side, and tells how.
+    """
+
+    folder: Folder
+    identity: Identity
+    experiments: Experiments
+    snapshots: Snapshots
+    images: Images
+    way: Callable[[str], Way]
 
 
 class Execution:
     """One run being run. `prepare`, then `run`, then `clean_up`; what it leaves is in its artifact folder."""
 
-    def __init__(self, runner: Runner, row: sqlite3.Row, definition: dict[str, Any]) -> None:
-        self._runner = runner
+    def __init__(self, surroundings: Surroundings, row: sqlite3.Row, definition: dict[str, Any]) -> None:
+        self._surroundings = surroundings
         self._row = row
         self._definition = definition
-        self._folder = runner.folder.run(row["id"])
-        self._left = runner.folder.artifacts(RUN_ORIGIN, container_of(row["id"]))
+        self._folder = surroundings.folder.run(row["id"])
+        self._left = surroundings.folder.artifacts(RUN_ORIGIN, container_of(row["id"]))
         self._logs: dict[int, RunLog] = {}
 
     def prepare(self, engine: Engine) -> str:
         """Return the image's ID; a build is told in `20_image_build_log.txt`."""
         environment = self._definition["environment"]
-        if not self._runner.images.needs_build(environment, engine):
-            return self._runner.images.of(environment, engine, lambda _: None)
+        if not self._surroundings.images.needs_build(environment, engine):
+            return self._surroundings.images.of(environment, engine, lambda _: None)
         log = RunLog(self._left / "azureml-logs" / "20_image_build_log.txt")
         try:
-            return self._runner.images.of(environment, engine, log.say)
+            return self._surroundings.images.of(environment, engine, log.say)
         except (Fault, LockstepError) as error:
             for line in str(error).splitlines():
                 log.say(line)
@@ -70,8 +90,8 @@ class Execution:
         try:
             with contextlib.ExitStack() as stack:
                 network, way = self._network(engine, stack, nodes)
-                inputs = bring(self._definition, self._runner.folder, self._folder)
-                user = "0:0" if engine.info().rootless else owner_of(self._runner.folder)
+                inputs = bring(self._definition, self._surroundings.folder, self._folder)
+                user = "0:0" if engine.info().rootless else owner_of(self._surroundings.folder)
                 places = [self._place(node, network, way, inputs, user) for node in range(nodes)]
                 names = self._names()
                 runs = [
@@ -79,7 +99,7 @@ class Execution:
                     for node, place in enumerate(places)
                 ]
                 failure = self._go(engine, runs, going, stack)
-            take_back(self._definition, self._runner.folder, self._folder)
+            take_back(self._definition, self._surroundings.folder, self._folder)
         finally:
             for log in self._logs.values():
                 log.close()
@@ -98,7 +118,7 @@ class Execution:
         """Say in words that the snapshot lacks the script."""
         snapshot = json.loads(self._row["details"])["properties"]["ContentSnapshotId"]
         script = self._definition.get("script")
-        files = self._runner.snapshots.files(snapshot)
+        files = self._surroundings.snapshots.files(snapshot)
         if script and not self._definition.get("command") and script.replace("\\", "/") not in files:
             some = ", ".join(sorted(files)[:10]) or "nothing"
             raise Fault(
@@ -119,15 +139,15 @@ class Execution:
         """Return the containers' network and their way to us; several nodes get a network of their own."""
         if nodes > 1:
             network = stack.enter_context(engine.private_network())
-            return network.name, self._runner.way(network.gateway)
-        return "bridge", self._runner.way(engine.gateway("bridge"))
+            return network.name, self._surroundings.way(network.gateway)
+        return "bridge", self._surroundings.way(engine.gateway("bridge"))
 
     def _place(
         self, node: int, network: str, way: Way, inputs: tuple[tuple[str, Path, bool], ...], user: str
     ) -> Place:
         """Make a node's folders: its own writable copy of the snapshot, and what all nodes share."""
-        runner, work = self._runner, self._folder / f"node-{node}"
-        runner.snapshots.unpack(json.loads(self._row["details"])["properties"]["ContentSnapshotId"], work)
+        around, work = self._surroundings, self._folder / f"node-{node}"
+        around.snapshots.unpack(json.loads(self._row["details"])["properties"]["ContentSnapshotId"], work)
         for name in COLLECTED:
             collected = self._left / name
             collected.mkdir(parents=True, exist_ok=True)
@@ -140,20 +160,19 @@ class Execution:
             work=work,
             home=home,
             collected=self._left,
-            bundle=runner.folder.tls / "ca-bundle.pem",
+            bundle=around.folder.tls / "ca-bundle.pem",
             inputs=inputs,
             user=user,
             network=network,
             way=way,
-            token=runner.identity.token(TOKEN_SECONDS),
-            discovery=runner.identity.secret("discovery"),
+            token=around.identity.token(TOKEN_SECONDS),
+            discovery=around.identity.secret("discovery"),
         )
 
     def _names(self) -> Names:
-        experiment = self._runner.experiment_name(self._row["experiment"])
-        return Names(
-            self._row["id"], experiment, str(self._row["experiment"]), self._runner.identity.workspace
-        )
+        number = str(self._row["experiment"])
+        name = str(self._surroundings.experiments.numbered(number)["name"])
+        return Names(self._row["id"], name, number, self._surroundings.identity.workspace)
 
     def _go(self, engine: Engine, runs: list[ContainerRun], going: Going, stack: contextlib.ExitStack) -> str:
         """Start the nodes and follow them; when one fails, stop the others. Return the first failure in words."""

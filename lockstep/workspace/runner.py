@@ -7,88 +7,35 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
-from lockstep.engine import Container, Engine
+from lockstep.engine import Engine
 from lockstep.errors import LockstepError
 from lockstep.home import disk_full_in_words
 from lockstep.workspace.computes import Computes
-from lockstep.workspace.execution import Execution
+from lockstep.workspace.execution import Execution, Surroundings
 from lockstep.workspace.fault import Fault
-from lockstep.workspace.folder import Folder
-from lockstep.workspace.identity import Identity
-from lockstep.workspace.images import Images
-from lockstep.workspace.launch import Way, nodes_of
+from lockstep.workspace.going import Going
+from lockstep.workspace.launch import nodes_of
 from lockstep.workspace.nodes import Nodes
 from lockstep.workspace.runs import ENDED, Runs
-from lockstep.workspace.snapshots import Snapshots
-from lockstep.workspace.state import State
 
 log = logging.getLogger("lockstep.workspace")
 SEEN_SECONDS = 3.0
 """The SDK shows no log of a run that ended before it first asked: so long after its submission a run may be held."""
-AGAIN_SECONDS = 2.0  # between looks for an engine that went away
 STOPPED = "The workspace's server stopped while the run was going."
-
-
-@dataclass
-class Going:
-    """A run on its way: whether it is to stop, and what is to be stopped."""
-
-    stop: threading.Event = field(default_factory=threading.Event)
-    containers: list[Container] = field(default_factory=list)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    too_long: bool = False
-    seen: threading.Event = field(default_factory=threading.Event)
-    submitted: float = field(default_factory=time.monotonic)
-
-    def started(self, container: Container) -> None:
-        """Take a container that was just started; one that comes too late is stopped at once."""
-        with self.lock:
-            self.containers.append(container)
-        if self.stop.is_set():
-            container.stop()
-
-    def remove_left(self) -> None:
-        """Remove the containers that an engine still has which went away in mid-run, once it answers again."""
-        left = [x for x in self.containers if not x.removed]
-        while left:
-            time.sleep(AGAIN_SECONDS)
-            left = [x for x in left if not x.remove()]
-
-    def end(self) -> None:
-        """Stop every container, now and to come."""
-        self.stop.set()
-        with self.lock:
-            containers = list(self.containers)
-        for container in containers:
-            container.stop()
 
 
 class Runner:
     """Runs what was submitted: a thread per run, which waits for its image, then for its nodes, then for its end.
 
-    `engine` gives a connected engine or raises EngineError; `way(gateway)` makes the server listen where
-    containers reach it whose network has that address on the engine's side, and tells how.
+    `engine` gives a connected engine or raises EngineError.
     """
 
     def __init__(
-        self,
-        *,
-        folder: Folder,
-        state: State,
-        identity: Identity,
-        runs: Runs,
-        snapshots: Snapshots,
-        computes: Computes,
-        images: Images,
-        engine: Callable[[], Engine],
-        way: Callable[[str], Way],
+        self, surroundings: Surroundings, runs: Runs, computes: Computes, engine: Callable[[], Engine]
     ) -> None:
-        self.folder, self.identity, self.runs, self.snapshots = folder, identity, runs, snapshots
-        self.images, self.engine, self.way = images, engine, way
-        self._state = state
+        self.surroundings, self.runs, self.engine = surroundings, runs, engine
         self._nodes = Nodes(computes.nodes)
         self._going: dict[str, Going] = {}
         self._lock = threading.Lock()
@@ -136,10 +83,6 @@ class Runner:
                 self.runs.enter(run_id, "Failed", error=STOPPED, code="ServiceInterrupted")
                 one.end()
 
-    def experiment_name(self, identifier: int) -> str:
-        """Return the name of an experiment."""
-        return str(self._state.rows("SELECT name FROM experiments WHERE id = ?", identifier)[0]["name"])
-
     def _stop(self, run_id: str, going: Going) -> None:
         going.end()
         self._nodes.look_again()
@@ -151,7 +94,7 @@ class Runner:
     def _drive(self, run_id: str, going: Going) -> None:
         """Take one run to its end; whatever happens, it ends in a state with a reason."""
         try:
-            with disk_full_in_words(self.folder.path):
+            with disk_full_in_words(self.surroundings.folder.path):
                 self._run(run_id, going)
         except Fault as fault:
             self.runs.enter(run_id, "Failed", error=fault.message, code=fault.code)
@@ -168,7 +111,7 @@ class Runner:
     def _run(self, run_id: str, going: Going) -> None:
         row = self.runs.get(run_id)
         definition: dict[str, Any] = json.loads(row["details"])["definition"]
-        execution = Execution(self, row, definition)
+        execution = Execution(self.surroundings, row, definition)
         self.runs.enter(run_id, "Preparing")
         try:
             engine = self.engine()

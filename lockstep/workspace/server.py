@@ -21,6 +21,7 @@ from lockstep.errors import EngineError, LockstepError, WorkspaceError
 from lockstep.workspace.app import Application
 from lockstep.workspace.computes import DEFAULT_NODES, Computes
 from lockstep.workspace.environments import Environments
+from lockstep.workspace.execution import Surroundings
 from lockstep.workspace.experiments import Experiments
 from lockstep.workspace.folder import Folder
 from lockstep.workspace.identity import Identity
@@ -96,7 +97,7 @@ def running(folder: Folder, parts: Parts, port: int, studio_port: int) -> Iterat
         listener.serve_secure_socket(app, folder.socket)
         return Way(f"{LOOPBACK}:{port}", folder.socket)
 
-    site.runner.way = way
+    site.runner.surroundings.way = way
     app = Application(site)
     port = listener.serve_secure(app, LOOPBACK, port or noted.get("port", 0))
     studio_port = listener.serve_clear(Studio(site), studio_port or noted.get("studio_port", 0))
@@ -133,12 +134,11 @@ def _site(folder: Folder, parts: Parts) -> Site:
     computes = Computes(state, parts.nodes)
     engine = _once(parts.engine)
     images = Images(state, parts.build_environment, parts.image_of)
-    runner = Runner(
-        folder=folder, state=state, identity=identity, runs=runs, snapshots=snapshots, computes=computes,
-        images=images, engine=engine, way=Way,
-    )  # fmt: skip
+    experiments = Experiments(state)
+    surroundings = Surroundings(folder, identity, experiments, snapshots, images, Way)
+    runner = Runner(surroundings, runs, computes, engine)
     return Site(
-        folder, identity, state, Experiments(state), runs, metrics, snapshots, Environments(state), computes,
+        folder, identity, state, experiments, runs, metrics, snapshots, Environments(state), computes,
         mlflow, bridge, runner,
     )  # fmt: skip
 
@@ -149,7 +149,7 @@ def _begin(site: Site) -> None:
         site.runner.recover()
         engine = site.runner.engine()
         engine.sweep()
-        site.runner.way(engine.gateway("bridge"))
+        site.runner.surroundings.way(engine.gateway("bridge"))
     except EngineError as error:
         log.warning("no container engine yet: %s", error.message)
     except LockstepError as error:
