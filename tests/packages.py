@@ -14,11 +14,13 @@ import re
 import stat
 import sys
 import tarfile
+import tempfile
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lockstep.bootstrap.repackage import set_search_paths
 from lockstep.home import Home
 from lockstep.image import LAYER, Image, ImageLayer, digest_of
 from lockstep.image.layer import PREFIX, Layer
@@ -260,6 +262,18 @@ _LARGE = {"test", "tests", "idlelib", "tkinter", "lib2to3", "ensurepip", "turtle
 _ELSEWHERE = {"site-packages", "dist-packages", "__pycache__"}
 
 
+def _with_libraries_beside(base: Path, *names: str) -> Iterator[tuple[str, bytes]]:
+    """Give files of a Python that look for their libraries in its own prefix, wherever that is, as conda's do."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            copy = Path(folder, name)
+            copy.parent.mkdir(exist_ok=True)
+            copy.write_bytes((base / name).read_bytes())
+        set_search_paths(Path(folder))
+        for name in names:
+            yield name, Path(folder, name).read_bytes()
+
+
 @functools.cache
 def python_package(*, whole: bool = False) -> Made:
     """Make a conda package of the Python that runs the tests: the program and a standard library.
@@ -267,11 +281,12 @@ def python_package(*, whole: bool = False) -> Made:
     The small one starts, imports and reads metadata; the `whole` one runs pip.
     """
     base, folder = Path(sys.base_prefix), f"lib/python{PYTHON}"
-    program = (base / "bin" / f"python{PYTHON}").resolve()
-    files: dict[str, Content] = {f"bin/python{PYTHON}": File(program.read_bytes(), executable=True)}
+    program = f"bin/python{PYTHON}"
+    libraries = [f"lib/{x.name}" for x in base.glob(f"lib/libpython{PYTHON}.so*")]
+    files: dict[str, Content] = {
+        name: File(data, executable=True) for name, data in _with_libraries_beside(base, program, *libraries)
+    }
     files["bin/python3"] = files["bin/python"] = File(link=f"python{PYTHON}")
-    for library in sorted(base.glob(f"lib/libpython{PYTHON}.so*")):
-        files[f"lib/{library.name}"] = File(library.read_bytes(), executable=True)
     for path in sorted((base / folder).iterdir()):
         wanted = path.name.partition(".")[0] in _NEEDED or path.name == "lib-dynload" or whole
         if not wanted or path.name in _LARGE | _ELSEWHERE or path.name.startswith("config-"):
