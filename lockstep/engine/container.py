@@ -201,6 +201,11 @@ def _start_from(api: Any, run: ContainerRun, config: dict[str, Any]) -> Containe
 
 def _refused(told: str, run: ContainerRun, doing: str) -> LockstepError:
     """Return the error for a container that the engine doesn't start: what the image or the machine lacks."""
+    if "apparmor_parser" in told:
+        return EngineError(
+            "The kernel has AppArmor, and the engine lacks the program that loads its profile.",
+            "Run `apt-get install apparmor`, then this again.",
+        )
     is_missing = "executable file not found" in told or "no such file or directory" in told
     if is_missing and not any(program in told for program in INITS):
         return EngineError(

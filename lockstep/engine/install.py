@@ -17,7 +17,10 @@ from lockstep.errors import EngineError
 from lockstep.home import Home
 from lockstep.progress import Progress
 
-PACKAGES = ("docker.io", "iptables", "ca-certificates")
+PACKAGES = ("docker.io", "iptables", "apparmor", "ca-certificates")
+"""The engine, and what it can't do without but only recommends: where the kernel has AppArmor, it runs no container
+without that package."""
+
 START_SECONDS = 60
 REMEDIES = (
     ("iptables", "The kernel lets dockerd set no firewall rules: is this a container that isn't privileged?"),
@@ -53,7 +56,7 @@ def provide_engine(home: Home, answers: Callable[[], bool], *, install: bool, pr
                 raise EngineError(
                     "No container engine is installed, and installing is switched off "
                     "(`--no-install` or LOCKSTEP_NO_INSTALL).",
-                    f"Run `apt-get install {' '.join(PACKAGES[:2])}`, or let Lockstep install it.",
+                    f"Run `apt-get install {' '.join(PACKAGES[:3])}`, or let Lockstep install it.",
                 )
             _install(progress)
             dockerd = _find("dockerd")
@@ -84,7 +87,7 @@ def _what_to_do(dockerd: str | None) -> str:
         return "Docker is installed but doesn't run: `sudo systemctl start docker`, then run this again."
     if _is_debian():
         return (
-            f"Run `sudo apt-get install {' '.join(PACKAGES[:2])}` and `sudo adduser $USER docker`, "
+            f"Run `sudo apt-get install {' '.join(PACKAGES[:3])}` and `sudo adduser $USER docker`, "
             "log in again, then run this again."
         )
     return (
@@ -113,7 +116,7 @@ def _install(progress: Progress) -> None:
     if code != 0:
         raise EngineError(
             f"apt-get could not install {PACKAGES[0]}:\n{tail}",
-            f"Mend what apt-get says, then run `apt-get install {' '.join(PACKAGES[:2])}` or this again.",
+            f"Mend what apt-get says, then run `apt-get install {' '.join(PACKAGES[:3])}` or this again.",
         )
 
 

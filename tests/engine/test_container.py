@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import docker.errors
 import pytest
 
 from lockstep.engine import ContainerRun, Engine, ExitStatus, Mount
@@ -105,6 +106,24 @@ def test_missing_program_folder_and_image_are_said(engine: Engine, delivered: st
     with pytest.raises(EngineError, match=r"hasn't got the image(.|\n)*invoke build"):
         output(engine, shell("lockstep-test/none:latest", "true"))
     assert ours(engine) == []
+
+
+def test_an_engine_without_its_profile_loader_is_said(
+    engine: Engine, delivered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The words of Debian 12's docker.io on a kernel with AppArmor, without the package: not the image's fault."""
+    told = (
+        "AppArmor enabled on system but the docker-default profile could not be loaded: running `apparmor_parser "
+        'apparmor_parser --version` failed with output: \nerror: exec: "apparmor_parser": executable file not found '
+        "in $PATH"
+    )
+
+    def refuse(_: str) -> None:
+        raise docker.errors.APIError("500 Server Error", explanation=told)
+
+    monkeypatch.setattr(engine.api, "start", refuse)
+    with pytest.raises(EngineError, match=r"AppArmor(.|\n)*apt-get install apparmor"):
+        output(engine, shell(delivered, "true"))
 
 
 def test_ctrl_c_interrupts_and_removes(engine: Engine, delivered: str) -> None:
