@@ -473,20 +473,20 @@ INDEX: dict[str, Callable[[str, Path], Mapping[str, str]]] = {
         "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
     },
     "netrc": lambda index, person: {
-        "PIP_INDEX_URL": index.replace("me:pass%20word@", ""),
+        "PIP_INDEX_URL": index.replace("me:pass%25word@", ""),
         "NETRC": str(_netrc(person)),
     },
     "named": lambda index, person: {
-        "UV_DEFAULT_INDEX": "ours=" + index.replace("me:pass%20word@", ""),
+        "UV_DEFAULT_INDEX": "ours=" + index.replace("me:pass%25word@", ""),
         "UV_INDEX_OURS_USERNAME": "me",
-        "UV_INDEX_OURS_PASSWORD": "pass word",
+        "UV_INDEX_OURS_PASSWORD": "pass%word",
     },
 }
 
 
 def _netrc(person: Path) -> Path:
     path = person / "netrc"
-    path.write_text('machine 127.0.0.1 login me password "pass word"\n')
+    path.write_text('machine 127.0.0.1 login me password pass%word\n')
     path.chmod(0o600)
     return path
 
@@ -502,9 +502,9 @@ def test_a_private_index(
     setting: str,
 ) -> None:
     """The password is where people keep it; it reaches the index, and neither the lock nor an error."""
-    with Loopback(login=("me", "pass word")) as private:
+    with Loopback(login=("me", "pass%word")) as private:
         index = private.index(wheel("six", "1.0"), wheel("broken", "1.0", requires=["nosuchthing"]))
-        secret = index.replace("://", "://me:pass%20word@")
+        secret = index.replace("://", "://me:pass%25word@")
         for key, value in INDEX[setting](secret, tmp_path / "person").items():
             monkeypatch.setenv(key, value)
         lock = solve(read("python=3.11", pip=("six",), channels=(channel,)), home=home, base=BASE)
