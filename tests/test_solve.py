@@ -486,7 +486,7 @@ INDEX: dict[str, Callable[[str, Path], Mapping[str, str]]] = {
 
 def _netrc(person: Path) -> Path:
     path = person / "netrc"
-    path.write_text('machine 127.0.0.1 login me password pass%word\n')
+    path.write_text("machine 127.0.0.1 login me password pass%word\n")
     path.chmod(0o600)
     return path
 

@@ -43,6 +43,16 @@ def raw(path: str) -> str:
     return path.replace("\0", "%00").replace("..", "%2e%2e")
 
 
+def test_an_answer_is_sent_without_delay(server: Daemon, folder: Path, token: str) -> None:
+    """Head and body of an answer are two packets; with Nagle's algorithm the second waits 40 ms for a receipt."""
+    context = ssl.create_default_context(cafile=str(folder / "tls" / "ca.pem"))
+    headers = {"Authorization": f"Bearer {token}"}
+    with httpx.Client(verify=context, trust_env=False, headers=headers) as kept:
+        answers = [kept.get(server.url + ARM_PATH) for _ in range(20)]
+    assert {x.status_code for x in answers} == {200}
+    assert min(x.elapsed for x in answers).total_seconds() < 0.03
+
+
 @pytest.mark.parametrize("bearer", [None, "nonsense", "a.b.c"])
 def test_without_a_token_nothing_is_shown(ask: Ask, bearer: str | None) -> None:
     """No token, nonsense and something shaped like a JWT: 401 in Azure's form."""
