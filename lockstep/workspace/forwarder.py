@@ -37,6 +37,7 @@ def main() -> None:
 def forward(near: socket.socket, path: str) -> None:
     """Lead one connection to the socket, both ways."""
     far = socket.socket(socket.AF_UNIX)
+    near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         far.connect(path)
     except OSError:  # the workspace is gone; the job sees its connection end

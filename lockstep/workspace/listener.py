@@ -48,22 +48,23 @@ class Listener:
                 bound = _bind(address, port)
                 others = tuple(one for one in (*self._addresses, address) if one != "127.0.0.1")
                 self._authority.certify(self._context, others)
-                self._serve(app, bound, self._context)
-                self._addresses[address] = bound.getsockname()[1]
+                number = self._addresses[address] = int(bound.getsockname()[1])
+                self._serve(app, bound, self._context, f"{address}:{number}")
             return self._addresses[address]
 
     def serve_secure_socket(self, app: Any, path: Path) -> None:
         """Serve over TLS on a Unix socket at `path` too: only who may look into its folder gets to it."""
         with self._lock:
             if path not in self._sockets:
-                self._serve(app, _bind_socket(path), self._context)
+                self._serve(app, _bind_socket(path), self._context, str(path))
                 self._sockets.add(path)
 
     def serve_clear(self, app: Any, port: int) -> int:
         """Serve without TLS on loopback; return the port."""
         bound = _bind("127.0.0.1", port)
-        self._serve(app, bound, None)
-        return int(bound.getsockname()[1])
+        number = int(bound.getsockname()[1])
+        self._serve(app, bound, None, f"127.0.0.1:{number}")
+        return number
 
     def stop(self) -> None:
         """Listen no more; requests under way get a moment to end."""
@@ -75,7 +76,7 @@ class Listener:
             server.force_exit = True
         self._loop.call_soon_threadsafe(self._loop.stop)
 
-    def _serve(self, app: Any, bound: socket.socket, context: ssl.SSLContext | None) -> None:
+    def _serve(self, app: Any, bound: socket.socket, context: ssl.SSLContext | None, where: str) -> None:
         config = uvicorn.Config(
             app,
             http="h11",
@@ -92,7 +93,7 @@ class Listener:
         self._servers.append((server, future))
         while not server.started and not future.done():
             time.sleep(0.002)
-        log.info("listening on %s", bound.getsockname())
+        log.info("listening on %s", where)
 
 
 def _bind(address: str, port: int) -> socket.socket:
