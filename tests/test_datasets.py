@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import pickle
@@ -11,6 +12,7 @@ import tarfile
 import time
 import types
 import zlib
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,10 @@ from lockstep.datasets import (
 )
 from lockstep.datasets import cifar10 as cifar10_module
 from lockstep.datasets.dataset import new_dataset, png
-from lockstep.errors import JobError
+from lockstep.errors import IntegrityError, JobError
 from lockstep.home import Home
 from lockstep.progress import Progress
+from tests.loopback import Fault, Loopback
 
 
 class Said(Progress):
@@ -195,6 +198,23 @@ def test_cifar10_s_file_becomes_images(tmp_path: Path, home: Home, cifar10_file:
     image = tmp_path / "data" / "cifar10" / "train" / "truck" / "00001.png"
     assert pixels(image.read_bytes())[:6] == bytes([10, 11, 12, 10, 11, 12])
     assert make_cifar10(tmp_path / "data", home) == dataset
+
+
+def test_cifar10_is_fetched_and_checked(
+    tmp_path: Path, home: Home, cifar10_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken connection is gone on with; other bytes than the known ones are refused and leave no dataset."""
+    content, path = cifar10_file.read_bytes(), "/cifar-10-python.tar.gz"
+    with Loopback(files={path: content}, faults={path: deque([Fault(cut=100)])}) as server:
+        monkeypatch.setattr(cifar10_module, "URL", f"{server.url}{path}")
+        monkeypatch.setattr(cifar10_module, "SIZE", len(content))
+        with pytest.raises(IntegrityError, match="cifar-10-python"):
+            make_cifar10(tmp_path / "data", home)
+        assert not (tmp_path / "data" / "cifar10").exists()
+        assert [x.headers["Range"] for x in server.requests[:2]] == [None, "bytes=100-"]
+        monkeypatch.setattr(cifar10_module, "SHA256", hashlib.sha256(content).hexdigest())
+        made = make_cifar10(tmp_path / "data", home)
+    assert str(made) == "cifar10: 5 train and 1 test images of 2 classes"
 
 
 def test_a_pickle_that_wants_to_run_something_is_refused(tmp_path: Path, home: Home) -> None:

@@ -43,7 +43,8 @@ class Own:
         self.program.parent.mkdir()
         self.program.write_text(
             # a network of its own: a second dockerd without a bridge removes the machine's docker0
-            f"#!/bin/sh\necho start >> {self.starts}\nexec unshare --net {DOCKERD} --data-root {folder}/data "
+            f"#!/bin/sh\necho start >> {self.starts}\nexport PATH={folder}/bin:$PATH\n"
+            f"exec unshare --net {DOCKERD} --data-root {folder}/data "
             f"--exec-root {folder}/exec --pidfile {self.pidfile} -H unix://{self.socket} "
             "--iptables=false --ip6tables=false --bridge=none --storage-driver=vfs\n"
         )
@@ -175,6 +176,29 @@ def test_engine_that_goes_away_is_said(own: Own, home: Home, image: Image, store
             gc.collect()
         own.pidfile.unlink()
         assert lines == [b"up"]
+
+
+@own_engine
+def test_a_run_gets_the_gpus_that_the_engine_has(own: Own, home: Home, image: Image, store: Store) -> None:
+    """An engine with NVIDIA's runtime gives all GPUs to a run that wants some, through NVIDIA's hook; else none.
+
+    The hook here only notes that it was called: what it would do takes the hardware.
+    """
+    noted = own.socket.parent / "noted"
+    hook = own.program.with_name("nvidia-container-runtime-hook")
+    hook.write_text(f'#!/bin/sh\necho "$@" >> {noted}\n')
+    hook.chmod(0o755)
+    own.program.write_text(f"{own.program.read_text().rstrip()} --add-runtime nvidia=runc\n")
+    install.start_dockerd([str(own.program)], home.path / "log", own.answers, SILENT)
+    script = ("sh", "-c", "echo ${NVIDIA_VISIBLE_DEVICES:-none}")
+    with own.client() as engine:
+        engine.deliver(image, store, "lockstep-test/gpus:latest")
+        assert engine.info().gpus
+        lines: list[bytes] = []
+        for gpus in (True, False):
+            assert engine.run(ContainerRun(image.id, script, gpus=gpus), lines.append).code == 0
+    assert lines == [b"all", b"none"]
+    assert noted.read_text() == "prestart\n"
 
 
 def test_installing_forbidden_names_the_command(
