@@ -18,8 +18,8 @@ from lockstep.home import Home
 from lockstep.progress import Progress
 
 PACKAGES = ("docker.io", "iptables", "apparmor", "ca-certificates")
-"""The engine, and what it can't do without but only recommends: where the kernel has AppArmor, it runs no container
-without that package."""
+"""The engine and what it needs but does not bring: on a kernel with AppArmor no container runs without that package."""
+BY_HAND = f"apt-get install {' '.join(PACKAGES)}"
 
 START_SECONDS = 60
 REMEDIES = (
@@ -56,7 +56,7 @@ def provide_engine(home: Home, answers: Callable[[], bool], *, install: bool, pr
                 raise EngineError(
                     "No container engine is installed, and installing is switched off "
                     "(`--no-install` or LOCKSTEP_NO_INSTALL).",
-                    f"Run `apt-get install {' '.join(PACKAGES[:3])}`, or let Lockstep install it.",
+                    f"Run `{BY_HAND}`, or let Lockstep install it.",
                 )
             _install(progress)
             dockerd = _find("dockerd")
@@ -86,10 +86,7 @@ def _what_to_do(dockerd: str | None) -> str:
     if dockerd is not None:
         return "Docker is installed but doesn't run: `sudo systemctl start docker`, then run this again."
     if _is_debian():
-        return (
-            f"Run `sudo apt-get install {' '.join(PACKAGES[:3])}` and `sudo adduser $USER docker`, "
-            "log in again, then run this again."
-        )
+        return f"Run `sudo {BY_HAND}` and `sudo adduser $USER docker`, log in again, then run this again."
     return (
         "Install Docker Engine, Docker Desktop or Podman and start it, then run this again "
         "(DOCKER_HOST names an engine elsewhere)."
@@ -116,7 +113,7 @@ def _install(progress: Progress) -> None:
     if code != 0:
         raise EngineError(
             f"apt-get could not install {PACKAGES[0]}:\n{tail}",
-            f"Mend what apt-get says, then run `apt-get install {' '.join(PACKAGES[:3])}` or this again.",
+            f"Mend what apt-get says, then run `{BY_HAND}` or this again.",
         )
 
 
