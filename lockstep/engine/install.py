@@ -20,7 +20,6 @@ from lockstep.progress import Progress
 PACKAGES = ("docker.io", "iptables", "apparmor", "ca-certificates")
 """The engine and what it needs but does not bring: on a kernel with AppArmor no container runs without that package."""
 BY_HAND = f"apt-get install {' '.join(PACKAGES)}"
-
 START_SECONDS = 60
 REMEDIES = (
     ("iptables", "The kernel lets dockerd set no firewall rules: is this a container that isn't privileged?"),
