@@ -14,18 +14,20 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from lockstep.command_line import ComparingTask, help_on, in_words, words_after_dashes
+from lockstep.command_line import ComparingTask, check_settings_file, help_on, in_words, words_after_dashes
 
 if TYPE_CHECKING:
     from lockstep.project import Project
 
 ROOT = Path(__file__).resolve().parent
+check_settings_file(ROOT / "invoke.yaml")  # Invoke reads it next
 
 
 def _project(c: Context, *, no_install: bool = False) -> Project:
     from lockstep.project import open_project
+    from lockstep.variables import is_on
 
-    install = not (no_install or os.environ.get("LOCKSTEP_NO_INSTALL"))
+    install = not (no_install or is_on("LOCKSTEP_NO_INSTALL", os.environ))
     return open_project(ROOT, dict(c.config.items()), install=install)
 
 
@@ -301,6 +303,7 @@ def clean(
 
 
 @task(help={"quick": "leave out what takes over 20 s each"})
+@in_words
 def test(c: Context, quick: bool = False) -> None:  # noqa: PT028 - a task, not a test
     """Set up what the tests need and run them: real engine, real channel, real packages.
 

@@ -6,6 +6,7 @@ two values.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
@@ -13,10 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import invoke.config
 from invoke.context import Context
-from invoke.exceptions import Exit
+from invoke.env import Environment
+from invoke.exceptions import AmbiguousEnvVar, Exit, UncastableEnvVar
 from invoke.parser.argument import Argument
 from invoke.tasks import Task
+
+from lockstep.variables import INVOKES_OWN
 
 if TYPE_CHECKING:
     from lockstep.errors import LockstepError
@@ -29,6 +34,39 @@ HELP = {
     "tenant": "the Azure tenant to sign in to",
     "upgrade": "move all packages, or those named (numpy,torch), to the newest versions that fit",
 }
+
+
+class _OwnVariables(Environment):
+    """Invoke's reading of INVOKE_… variables, for its own settings alone.
+
+    Ours it would cast by the value in invoke.yaml, where `false` is true; and two keys of a map that differ
+    in case only, such as http_proxy and HTTP_PROXY, would end in a traceback.
+    """
+
+    def __init__(self, config: Any, prefix: str) -> None:
+        super().__init__({name: config[name] for name in INVOKES_OWN if name in config}, prefix)  # type: ignore[arg-type]
+
+    def load(self) -> dict[str, Any]:
+        try:
+            return super().load()
+        except (AmbiguousEnvVar, UncastableEnvVar, TypeError, ValueError) as error:
+            raise Exit(f"A variable of Invoke's own settings (INVOKE_RUN_… and so on): {error}", 2) from error
+
+
+setattr(invoke.config, "Environment", _OwnVariables)  # noqa: B010 - Invoke has no setting for it
+
+
+def check_settings_file(path: Path) -> None:
+    """Raise Exit with the place in words where Invoke would end in a traceback over its settings file."""
+    import yaml
+
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            found = yaml.safe_load(path.read_bytes())
+            if found is not None and not (isinstance(found, dict) and all(isinstance(x, str) for x in found)):
+                raise Exit(f"{path} isn't a map of settings: expected lines like `image: team/env`.", 2)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise Exit(f"{path} can't be read as YAML: {error}\nCorrect it there.", 2) from error
 
 
 def help_on(*names: str, **own: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lockstep.progress import Progress
+from lockstep.variables import is_on
 from lockstep.virtualenv import provide
 
 _JUDGES = {"skopeo": "skopeo", "umoci": "umoci", "docker-registry": "docker-registry"}
@@ -31,7 +32,7 @@ def test(root: Path, *, quick: bool, arguments: Sequence[str]) -> int:
     from lockstep.home import Home
 
     progress = terminal.progress()
-    install = not os.environ.get("LOCKSTEP_NO_INSTALL")
+    install = not is_on("LOCKSTEP_NO_INSTALL", os.environ)
     provide(Path(sys.prefix), root / _TOOLS, progress, exactly=False)
     provide(root / ".venv-workspace", root / "requirements" / "workspace.lock", progress)
     _install_judges(progress, install=install)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ def open_project(root: Path, config: Mapping[str, Any], *, install: bool) -> Pro
     """Read the project at `root`; `config` is Invoke's configuration. Sweeps what killed runs left."""
     from lockstep import terminal
 
+    settings = read_settings(root, config, os.environ)
     home = Home.default()
     home.sweep()
-    return Project(read_settings(root, config), home, terminal.progress(), install)
+    return Project(settings, home, terminal.progress(), install)

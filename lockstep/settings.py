@@ -1,14 +1,16 @@
-"""Settings: what invoke.yaml says, validated. A flag or an INVOKE_… variable has already won over it."""
+"""Settings: what invoke.yaml says, with the INVOKE_… variables over it, validated. A flag wins over both."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lockstep.errors import SettingsError
+from lockstep.variables import INVOKES_OWN, PREFIX, Key, closest, read_variables, variables_of
 
 
 class _Section(BaseModel):
@@ -46,10 +48,9 @@ class AzureSettings(_Section):
     data: Literal["download", "mount"] = "download"
 
 
-class Settings(_Section):
-    """All settings of a project; paths are relative to `root`, the folder of invoke.yaml."""
+class _Written(_Section):
+    """What invoke.yaml may hold, and what variables may give."""
 
-    root: Path
     image: str = "lockstep/pytorch-env"
     environment: Path = Path("environments/pytorch-env.yml")
     dockerfile: Path = Path("docker/Dockerfile")
@@ -60,6 +61,12 @@ class Settings(_Section):
     channel_mirrors: dict[str, str] = Field(default_factory=dict)
     job: JobSettings = JobSettings()
     azure: AzureSettings = AzureSettings()
+
+
+class Settings(_Written):
+    """All settings of a project; paths are relative to `root`, the folder of invoke.yaml."""
+
+    root: Path
 
     @property
     def environment_path(self) -> Path:
@@ -93,28 +100,56 @@ class Settings(_Section):
         return self.root / "data"
 
 
-def read_settings(root: Path, config: Mapping[str, Any]) -> Settings:
-    """Validate what Invoke gathered from invoke.yaml and the environment.
+def read_settings(
+    root: Path, config: Mapping[str, Any], environment: Mapping[str, str] = MappingProxyType({})
+) -> Settings:
+    """Validate what the settings file and the environment say.
 
-    `config` is Invoke's configuration as a dict; its own sections are passed over. Raises
-    SettingsError that names each wrong key.
+    `config` is Invoke's configuration as a dict, in which its own sections are passed over; of
+    `environment` only the INVOKE_… variables are looked at (variables.py). Raises SettingsError that
+    names each wrong key or variable, what was expected and what was found.
     """
-    own = {key: _plain(value) for key, value in config.items() if key not in _INVOKES_OWN}
+    file = {key: _plain(value) for key, value in config.items() if key not in INVOKES_OWN}
+    given = read_variables(_Written, environment)
     try:
-        return Settings(root=root, **own)
+        written = _Written.model_validate(_overlaid(file, given))
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        lines = [_wrong(dict(each), given) for each in error.errors()]
+        place = "The environment" if all(PREFIX in line for line in lines) else root / "invoke.yaml"
         raise SettingsError(
-            "\n".join([f"{root / 'invoke.yaml'} has settings that don't fit:", *lines]),
-            "Mend them; docs/settings.md lists every setting.",
+            "\n".join([f"{place} has settings that don't fit:", *lines]),
+            "Correct them; docs/settings.md lists every setting.",
         ) from error
+    return Settings(root=root, **{name: getattr(written, name) for name in _Written.model_fields})
+
+
+def _overlaid(file: dict[str, Any], given: Mapping[Key, Any]) -> dict[str, Any]:
+    """Return the file's settings with the given ones in their places; a broken section stays as it is."""
+    for key, value in given.items():
+        section: Any = file
+        for name in key[:-1]:
+            section = section.setdefault(name, {}) if isinstance(section, dict) else None
+        if isinstance(section, dict):
+            section[key[-1]] = value
+    return file
+
+
+def _wrong(each: dict[str, Any], given: Mapping[Key, Any]) -> str:
+    """Return one of pydantic's errors as a line: the variable or key, what was expected, what was found.
+
+    What is in maps isn't shown: it may be a secret of the script's.
+    """
+    place = tuple(map(str, each["loc"]))
+    names = {key: (name, kind) for name, key, kind in variables_of(_Written)}
+    setting = next((place[:end] for end in range(len(place), 0, -1) if place[:end] in names), place)
+    name, kind = names.get(setting, ("", None))
+    shown = name if setting in given else ".".join(place)
+    if each["type"] == "extra_forbidden":
+        return f"  {shown} is no setting{closest(shown, {'.'.join(key): None for key in names})}"
+    is_shown = isinstance(each["input"], str | int | float) and get_origin(kind) is not dict
+    return f"  {shown}: {each['msg']}" + (f"; found {each['input']!r}" if is_shown else "")
 
 
 def _plain(value: Any) -> Any:
     """Return a dict for Invoke's DataProxy, which quacks like one but isn't a Mapping."""
     return {key: _plain(value[key]) for key in value} if hasattr(value, "keys") else value
-
-
-_INVOKES_OWN = frozenset(
-    {"tasks", "run", "runners", "sudo", "timeouts", "debug", "project", "user", "system"}
-)
