@@ -66,9 +66,10 @@ def train_local(
             environment_variables=job.variables,
             nodes=job.nodes,
             processes=job.processes,
+            data=dict.fromkeys(inputs),
             started=now(),
         )
-        data: dict[str, str] = {}
+        data: dict[str, str | None] = dict.fromkeys(inputs)
         try:
             snapshot = take_snapshot(source, copy_to=folder / "source")
             record = record.changed(source_hash=snapshot.hash)
@@ -205,7 +206,7 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _fingerprints(inputs: Mapping[str, Path], home: Home, found: dict[str, str]) -> None:
+def _fingerprints(inputs: Mapping[str, Path], home: Home, found: dict[str, str | None]) -> None:
     """Add each input's fingerprint to `found`; one that can't be read stays unknown."""
     for name, folder in inputs.items():
         with contextlib.suppress(LockstepError, OSError):

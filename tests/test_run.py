@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -157,3 +158,135 @@ def test_no_fact_of_the_proof_may_differ(fact: str) -> None:
     """Each one alone breaks "the same"."""
     values = {"data": {"data": "sha256:9"}, "command": ("x.py",), "settings": {"seed": 1, "threads": 1}}
     assert not are_the_same(compare_runs(RECORD, RECORD.changed(**{fact: values.get(fact, "other")})))
+
+
+FULL = RECORD.changed(
+    nodes=1,
+    processes=2,
+    environment_variables={"A": "1"},
+    settings={"seed": 0, "threads": 1, "device": "cpu", "cpu": "x", "torch": "2"},
+)
+MISSING: list[tuple[str, dict[str, Any]]] = [
+    ("image", {"image_id": None}),
+    ("image", {"image_id": ""}),
+    ("lock", {"lock_hash": None}),
+    ("lock", {"lock_hash": ""}),
+    ("source", {"source_hash": None}),
+    ("source", {"source_hash": ""}),
+    ("command", {"command": ()}),
+    ("data", {"data": {}}),
+    ("data", {"data": {"data": None}}),
+    ("data", {"data": {"data": "sha256:4", "more": None}}),
+    ("seed", {"settings": {"threads": 1}}),
+    ("threads", {"settings": {"seed": 0}}),
+    ("weights", {"outputs": {}}),
+    ("weights", {"outputs": {"other.pt": Output("5", 6)}}),
+    ("weights", {"outputs": {"model.pt": Output("", 0)}}),
+    ("processes", {"nodes": None}),
+    ("processes", {"processes": None}),
+    ("variables", {"environment_variables": None}),
+    ("device", {"settings": {"seed": 0, "threads": 1}}),
+    ("cpu", {"settings": {"seed": 0, "threads": 1}}),
+    ("torch", {"settings": {"seed": 0, "threads": 1}}),
+]
+
+
+@pytest.mark.parametrize(("fact", "without"), MISSING)
+def test_a_fact_that_one_or_both_runs_lack_is_unknown_and_never_the_same(
+    fact: str, without: dict[str, Any]
+) -> None:
+    """Nobody knows whether two unknowns are equal."""
+    lacking = FULL.changed(**without)
+    for one, other in ((FULL, lacking), (lacking, FULL), (lacking, lacking)):
+        differences = compare_runs(one, other)
+        assert [each.verdict for each in differences if each.fact == fact] == ["unknown"]
+        if fact in (
+            "processes",
+            "variables",
+            "device",
+            "cpu",
+            "torch",
+        ):  # they explain, the proof needs them not
+            continue
+        assert not are_the_same(differences)
+        same, _, rest = conclusion(differences).partition(".")
+        assert fact not in same.replace(",", "").split()
+        assert f"Unknown: {fact}" in rest or f", {fact}" in rest.partition("Unknown:")[2]
+
+
+def test_the_proof_needs_every_fact_even_where_none_is_different() -> None:
+    """A comparison that lacks a fact altogether proves nothing either."""
+    differences = compare_runs(FULL, FULL)
+    assert are_the_same(differences)
+    for left_out in ("image", "lock", "source", "command", "data", "seed", "threads", "weights"):
+        assert not are_the_same(tuple(each for each in differences if each.fact != left_out))
+    assert not are_the_same(())
+
+
+@pytest.mark.parametrize(
+    ("fact", "one", "other"),
+    [
+        ("command", {"command": ("t.py", "--name", "a b")}, {"command": ("t.py", "--name", "a", "b")}),
+        (
+            "variables",
+            {"environment_variables": {"A": "1 B=2"}},
+            {"environment_variables": {"A": "1", "B": "2"}},
+        ),
+        ("variables", {"environment_variables": {}}, {"environment_variables": {"A": ""}}),
+        ("data", {"data": {"a": "1 b=2"}}, {"data": {"a": "1", "b": "2"}}),
+    ],
+)
+def test_what_differs_never_reads_alike(fact: str, one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Facts of several words keep their borders."""
+    found = {each.fact: each.verdict for each in compare_runs(FULL.changed(**one), FULL.changed(**other))}
+    assert found[fact] == "different"
+
+
+def test_no_variables_at_all_are_known_to_be_none() -> None:
+    """Empty isn't missing where the run states it."""
+    none = FULL.changed(environment_variables={})
+    assert {each.fact: each.verdict for each in compare_runs(none, none)}["variables"] == "same"
+
+
+def test_an_output_that_happens_to_hold_the_weights_is_compared_like_any_other() -> None:
+    """A copy of model.pt is a file of its own."""
+    copy = RECORD.changed(outputs={**RECORD.outputs, "best.pt": Output("5", 6)})
+    other = RECORD.changed(outputs={**RECORD.outputs, "best.pt": Output("7", 6)})
+    assert {each.fact: each.verdict for each in compare_runs(copy, other)}["output best.pt"] == "different"
+
+
+def test_a_file_that_does_not_state_a_fact_leaves_it_unknown(tmp_path: Path) -> None:
+    """Reading fills in nothing that could count as equal."""
+    write_record(FULL, tmp_path)
+    written = json.loads((tmp_path / "run.json").read_text())
+    needed = ("schema", "id", "kind", "status", "command")
+    (tmp_path / "run.json").write_text(json.dumps({name: written[name] for name in needed}))
+    bare = read_record(tmp_path)
+    verdicts = {each.fact: each.verdict for each in compare_runs(bare, bare)}
+    assert {fact for fact, verdict in verdicts.items() if verdict == "same"} == {"command", "status"}
+
+
+@pytest.mark.parametrize(("fact", "without"), MISSING[:15])
+def test_a_submission_proves_only_what_both_runs_state(
+    fact: str, without: dict[str, Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The closing line and --json say the same as the comparison: what both lack isn't equal."""
+    from lockstep.azureml import SubmittedRun
+    from lockstep.submission.report import print_submission, submission_as_json
+    from lockstep.submission.submission import Submission
+
+    lacking = FULL.changed(**without)
+    made = Submission(
+        lacking,
+        SubmittedRun("exp_1_ab", "exp", "page"),
+        local=lacking,
+        differences=compare_runs(lacking, lacking),
+    )
+    print_submission(made, tmp_path, json=False)
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith(f"against the local run {lacking.id}: ")
+    same = line.partition("Same: ")[2].partition(".")[0].split(", ")
+    assert fact not in same
+    assert fact in line.partition("Unknown: ")[2]
+    facts = submission_as_json(made)
+    assert (facts["same"], facts["facts"][fact]) == (False, "unknown")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from lockstep.runs.run import RunRecord
+from lockstep.runs.run import WEIGHTS, RunRecord
 
 _PROOF = ("image", "lock", "source", "command", "data", "seed", "threads", "weights")
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One fact of two runs; None where a run doesn't say it."""
+    """One fact of two runs; None where a run doesn't state it, which is never the same as anything."""
 
     fact: str
     first: str | None
@@ -20,8 +21,8 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """`same`, `different`, or `unknown` where a run doesn't say."""
-        if self.first is None or self.second is None:
+        """`same`, `different`, or `unknown` where a run doesn't state it, be it one of the two or both."""
+        if not self.first or not self.second:
             return "unknown"
         return "same" if self.first == self.second else "different"
 
@@ -53,22 +54,27 @@ def _facts(record: RunRecord) -> Iterator[tuple[str, str | None]]:
     yield "image", record.image_id
     yield "lock", record.lock_hash
     yield "source", record.source_hash
-    yield "command", " ".join(record.command)
-    yield "data", " ".join(f"{name}={value}" for name, value in sorted(record.data.items())) or None
+    yield "command", shlex.join(record.command) or None
+    yield "data", _joined(record.data) if record.data and all(record.data.values()) else None
     yield "seed", _text(record.seed)
     yield "threads", _text(record.threads)
     yield "weights", record.weights.sha256 if record.weights else None
-    yield "processes", str(record.nodes * record.processes)
-    variables = sorted(record.environment_variables.items())
-    yield "variables", " ".join(f"{name}={value}" for name, value in variables)
+    yield "processes", _text(record.nodes * record.processes if record.nodes and record.processes else None)
+    variables = record.environment_variables
+    yield "variables", None if variables is None else _joined(variables) or "none"
     for name in ("device", "cpu", "torch"):
         yield name, _text(record.settings.get(name))
     for name, value in sorted(record.metrics.items()):
         yield f"metric {name}", _text(value)
     for path, output in sorted(record.outputs.items()):
-        if output != record.weights:
+        if path != WEIGHTS:
             yield f"output {path}", output.sha256
     yield "status", record.status
+
+
+def _joined(facts: Mapping[str, str | None]) -> str:
+    """Return NAME=VALUE words, quoted: other names and values never give the same text."""
+    return shlex.join(f"{name}={value}" for name, value in sorted(facts.items()))
 
 
 def _text(value: object) -> str | None:

@@ -27,6 +27,9 @@ from typing import Any
 from lockstep.errors import JobError
 
 SCHEMA = 1
+WEIGHTS = "model.pt"
+"""The output that holds the trained weights."""
+
 _CHUNK = 1 << 20
 _RECORD = "run.json"
 _LOCK = ".lock"
@@ -45,7 +48,8 @@ class RunRecord:
     """What one run was. None means: not known, or not yet.
 
     `kind` is where it ran: `local`, `embedded` or `azureml`; `status` is `running`, `completed`,
-    `failed`, `canceled` or `lost` (its process was killed). `data` has each input's fingerprint.
+    `failed`, `canceled` or `lost` (its process was killed). `data` has each input's fingerprint, None
+    where it isn't known.
     `settings` is what the script chose and says in outputs/metrics.json: seed, threads, device, … .
     Times are UTC, ISO 8601.
     """
@@ -58,10 +62,10 @@ class RunRecord:
     image_id: str | None = None
     lock_hash: str | None = None
     source_hash: str | None = None
-    data: Mapping[str, str] = field(default_factory=dict)
-    environment_variables: Mapping[str, str] = field(default_factory=dict)
-    nodes: int = 1
-    processes: int = 1
+    data: Mapping[str, str | None] = field(default_factory=dict)
+    environment_variables: Mapping[str, str] | None = None
+    nodes: int | None = None
+    processes: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     outputs: Mapping[str, Output] = field(default_factory=dict)
@@ -87,7 +91,7 @@ class RunRecord:
     @property
     def weights(self) -> Output | None:
         """The weights that the script left."""
-        return self.outputs.get("model.pt")
+        return self.outputs.get(WEIGHTS)
 
     def changed(self, **facts: Any) -> RunRecord:
         """Return this record with other facts."""
