@@ -167,12 +167,12 @@ def submit(
     what: dict[str, Any] = {"environment": environment, "remote_build": remote_build, "locked": locked}
     size: dict[str, Any] = {"nodes": nodes or None, "processes": processes or None}
     if check_azure:
-        raise Exit(code=remote_report.print_points(azure_check.check_azure(project, **where)))
+        raise Exit(code=remote_report.print_points(azure_check.check_azure(project, **where), json=json))
     if dry_run:
         plan = submission.plan(project, words_after_dashes(), workspace=workspace, **what, **size)
         remote_report.print_plan(plan, json=json)
         return
-    on_line = functools.partial(print, file=sys.stderr if json else sys.stdout, flush=True)
+    on_line = functools.partial(print, flush=True)
     made = submission.submit(
         project, words_after_dashes(), **where, **what, **size, wait=wait, on_line=on_line
     )
@@ -421,7 +421,7 @@ def workspace(c: Context, stop: bool = False, reset: bool = False, json: bool = 
 
     project = _project(c)
     if stop or reset:
-        print(embedded.end_embedded(project, reset=reset))
+        remote_report.print_ended(embedded.end_embedded(project, reset=reset), json=json)
         return
     daemon = embedded.start_embedded(project)
     remote_report.print_workspace(daemon, embedded.write_config(project), json=json)

@@ -75,15 +75,20 @@ def help_on(*names: str, **own: str) -> dict[str, str]:
 
 
 def in_words(body: Callable[..., Any]) -> Callable[..., Any]:
-    """Run a task's body so that what a user can cause ends in words and an exit code, not a traceback."""
+    """Run a task's body so that what a user can cause ends in words and an exit code, not a traceback.
+
+    With the flag `json`, standard output gets the JSON document alone.
+    """
 
     @functools.wraps(body)
     def run(c: Context, *args: Any, **flags: Any) -> Any:
         from lockstep.errors import LockstepError
         from lockstep.home import disk_full_in_words
+        from lockstep.terminal import only_documents
 
+        output = only_documents() if flags.get("json") else contextlib.nullcontext()
         try:
-            with disk_full_in_words(Path(__file__).parent):
+            with output, disk_full_in_words(Path(__file__).parent):
                 return body(c, *args, **flags)
         except LockstepError as error:
             _end_at_once(error)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lockstep.terminal import megabytes, print_table
+from lockstep.terminal import megabytes, print_document, print_table
 
 if TYPE_CHECKING:
     from lockstep.cleaning import Cleaned
@@ -27,8 +28,17 @@ _SHOWN_CHANGES = 40
 
 
 def print_json(value: Any) -> None:
-    """Print a value for scripts: one JSON document on standard output."""
-    print(json.dumps(value, indent=2, sort_keys=True, default=str))
+    """Print a value for scripts: one JSON document on standard output. NaN and infinities become null."""
+    print_document(json.dumps(_finite(value), indent=2, sort_keys=True, default=str, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """Return a value without the numbers that JSON (RFC 8259, section 6) has no words for."""
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def lock_as_json(made: Locked, path: str) -> dict[str, Any]:

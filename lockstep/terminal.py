@@ -21,6 +21,36 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 _QUIET_SECONDS = 10.0
+_documents: list[str] | None = None  # what `only_documents` has kept so far
+
+
+def print_document(text: str) -> None:
+    """Print a document for scripts on standard output."""
+    if _documents is None:
+        print(text)
+    else:
+        _documents.append(text)
+
+
+@contextlib.contextmanager
+def only_documents() -> Iterator[None]:
+    """Let nothing but documents reach standard output, when the block ends; the rest goes to standard error.
+
+    That holds for child processes and libraries too: it is descriptor 1 that leads elsewhere meanwhile.
+    """
+    global _documents
+    sys.stdout.flush()
+    before, _documents = os.dup(1), []
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(before, 1)
+        os.close(before)
+        documents, _documents = _documents, None
+        for text in documents:
+            print(text)
 
 
 def progress() -> Progress:

@@ -154,14 +154,23 @@ def print_leftovers(found: Leftovers, *, removed: bool) -> None:
         print(f"stays  {kept}: the service keeps runs and environments for ever")
 
 
-def print_points(points: Iterable[Checked]) -> int:
+def print_points(points: Iterable[Checked], *, json: bool) -> int:
     """Print each point of `submit --check-azure` as it is known; return 0 if all hold, else 1."""
+    if json:
+        checked = tuple(points)
+        print_json([dataclasses.asdict(each) for each in checked])
+        return 0 if all(each.ok for each in checked) else 1
     failed = 0
     for each in points:
         failed += not each.ok
         print(f"{'ok ' if each.ok else 'NOT'}  {each.point}", flush=True)
         print(f"     {each.told}", flush=True)
     return 1 if failed else 0
+
+
+def print_ended(said: str, *, json: bool) -> None:
+    """Print what became of the embedded workspace's server."""
+    print_json({"workspace": said}) if json else print(said)
 
 
 def print_workspace(daemon: Daemon, written: Path | None, *, json: bool) -> None:
