@@ -86,7 +86,7 @@ def image(c: Context, json: bool = False) -> None:
 @task(help=help_on("no-install"))
 @in_words
 def shell(c: Context, no_install: bool = False) -> None:
-    """Open a prompt in the image, with src/ and data/ as a run sees them.
+    """Open a prompt in the image, with the source and the job's data where a run has them.
 
     ./invoke shell                       bash
     ./invoke shell -- python -m pip list     one command instead

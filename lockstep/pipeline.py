@@ -230,15 +230,23 @@ def last_images(project: Project) -> tuple[Image, Image | None]:
 def shell(project: Project, command: tuple[str, ...]) -> int:
     """Give a prompt in the image, or run one command in it; return the exit code.
 
-    src/ and data/ are there as a run sees them, but for src/ being writable.
+    The source and the Job's data are where a run has them; the source is writable. Data that would have to
+    be made or fetched first is left out, with a line.
     """
+    from lockstep.datasets import find_dataset
     from lockstep.engine import connect
+    from lockstep.runs.job import make_job
     from lockstep.training import shell_container
 
+    settings = project.settings
+    data = find_dataset(settings.data, settings.job.data)
+    if data is None:
+        project.progress.say("The job's data isn't here yet: `./invoke data` gets it.")
+    job = make_job(settings.job, str(data) if data else None)
     built = build(project)
     with connect(install=project.install, progress=project.progress, home=project.home) as engine:
-        source, data = project.settings.root / project.settings.job.source, project.settings.data
-        return engine.shell(shell_container(built.delivery.image_id, source, data, command or ("bash",)))
+        image = built.delivery.image_id
+        return engine.shell(shell_container(job, image, engine, settings.root, command or ("bash",)))
 
 
 def engine_info(project: Project) -> EngineInfo:

@@ -8,6 +8,7 @@ runs as the person who called, so that they own what it leaves.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import threading
@@ -80,7 +81,7 @@ def train_local(
             _give(caller, folder / OUTPUTS)
             reader = threading.Thread(target=_fingerprints, args=(inputs, home, data), daemon=True)
             reader.start()  # which data it is gets found out while the training goes
-            status = _run(job, engine_image, engine, folder, inputs, caller, on_line)
+            status = _run(job, engine_image, engine, folder, inputs, on_line)
             reader.join()
             record = record.changed(
                 status="failed" if status.code else "completed",
@@ -115,21 +116,17 @@ def command_line(job: Job, folders: Mapping[str, str]) -> tuple[str, ...]:
     return (*launcher, "--master-addr", "127.0.0.1", "--master-port", _PORT, *script)
 
 
-def shell_container(image_id: str, source: Path, data: Path, command: tuple[str, ...]) -> ContainerRun:
-    """Return a container to look around in: the source writable at its place, the data beside it."""
-    mounts = [Mount(source, SOURCE)]
-    if data.is_dir():
-        mounts.append(Mount(data, INPUTS, read_only=True))
-    uid, gid = _caller()
-    return ContainerRun(
-        image=image_id,
-        command=command,
-        mounts=tuple(mounts),
-        user=f"{uid}:{gid}",
-        working_dir=SOURCE,
-        gpus=True,
-        network="bridge",
-    )
+def shell_container(
+    job: Job, image: str, engine: Engine, root: Path, command: tuple[str, ...]
+) -> ContainerRun:
+    """Return a container to look around in: what a run of `job` has, where a run has it.
+
+    It differs in that the source is the folder itself, writable, and that there is a network. `root` is
+    the folder that the Job's paths are relative to.
+    """
+    inputs = {name: _input_folder(name, root / folder) for name, folder in job.inputs}
+    run = _container(job, image, engine, (Mount(root / job.source, SOURCE),), inputs)
+    return dataclasses.replace(run, command=command, network="bridge")
 
 
 def reason(status: ExitStatus) -> str:
@@ -145,28 +142,13 @@ def _run(
     engine: Engine,
     folder: Path,
     inputs: Mapping[str, Path],
-    caller: tuple[int, int],
     on_line: Callable[[bytes], None],
 ) -> ExitStatus:
-    targets = {name: f"{INPUTS}/{name}" for name in inputs}
-    user = (0, 0) if engine.info().rootless else caller  # a rootless engine's root is the person itself
-    # torch warns for each connection that a container without a network has no host name to look up
-    quiet = {"TORCH_CPP_LOG_LEVEL": "ERROR"} if job.world_size > 1 else {}
-    container = ContainerRun(
-        image=image,
-        command=command_line(job, targets),
-        environment={"PYTHONUNBUFFERED": "1", **quiet, **job.variables},
-        mounts=(
-            Mount(folder / "source", SOURCE, read_only=True),
-            Mount(folder / OUTPUTS, f"{SOURCE}/{OUTPUTS}"),
-            *(Mount(path, targets[name], read_only=True) for name, path in inputs.items()),
-        ),
-        user=f"{user[0]}:{user[1]}",
-        working_dir=SOURCE,
-        shm_size=job.shm_bytes,
-        gpus=True,
-        network="bridge" if job.network else "none",
+    mounts = (
+        Mount(folder / "source", SOURCE, read_only=True),
+        Mount(folder / OUTPUTS, f"{SOURCE}/{OUTPUTS}"),
     )
+    container = _container(job, image, engine, mounts, inputs)
     with (folder / "log.txt").open("wb") as log:
 
         def keep(line: bytes) -> None:
@@ -175,6 +157,29 @@ def _run(
             on_line(line)
 
         return engine.run(container, keep)
+
+
+def _container(
+    job: Job, image: str, engine: Engine, mounts: tuple[Mount, ...], inputs: Mapping[str, Path]
+) -> ContainerRun:
+    """Return the container of a run of `job`; `mounts` are its source and where its outputs go."""
+    targets = {name: f"{INPUTS}/{name}" for name in inputs}
+    uid, gid = (
+        (0, 0) if engine.info().rootless else _caller()
+    )  # a rootless engine's root is the person itself
+    # torch warns for each connection that a container without a network has no host name to look up
+    quiet = {"TORCH_CPP_LOG_LEVEL": "ERROR"} if job.world_size > 1 else {}
+    return ContainerRun(
+        image=image,
+        command=command_line(job, targets),
+        environment={"PYTHONUNBUFFERED": "1", **quiet, **job.variables},
+        mounts=(*mounts, *(Mount(path, targets[name], read_only=True) for name, path in inputs.items())),
+        user=f"{uid}:{gid}",
+        working_dir=SOURCE,
+        shm_size=job.shm_bytes,
+        gpus=True,
+        network="bridge" if job.network else "none",
+    )
 
 
 def _input_folder(name: str, folder: Path) -> Path:

@@ -20,6 +20,7 @@ import pytest
 
 from lockstep.datasets import (
     choose_dataset,
+    find_dataset,
     fingerprint,
     import_images,
     make_cifar10,
@@ -281,6 +282,9 @@ def test_what_is_there_is_taken_and_a_wrong_name_is_said(tmp_path: Path, home: H
     assert choose_dataset(data, "mine", home) == data / "mine"
     (data / "mine").rename(data / "cifar10")
     assert choose_dataset(data, "", home) == data / "cifar10"
+    assert find_dataset(data, "") == data / "cifar10"
+    assert find_dataset(data, "digits") is None
+    assert find_dataset(tmp_path / "none", "") is None
     with pytest.raises(JobError, match="there are: cifar10, other"):
         choose_dataset(data, "nothing", home)
 

@@ -23,11 +23,10 @@ def choose_dataset(data: Path, wanted: str, home: Home, progress: Progress = SIL
     `wanted` is a name under `data` or the path of a folder. Without one: CIFAR-10 if it is there, else
     the newest that is there, else CIFAR-10 if its site can be reached, else the digits; the choice is said.
     """
+    if found := find_dataset(data, wanted):
+        return found
     if wanted:
-        return _wanted(data, wanted, home, progress)
-    there = list_datasets(data)
-    if there:
-        return data / cifar10.NAME if data / cifar10.NAME in there else there[-1]
+        return _made(data, wanted, home, progress)
     if is_reachable(cifar10.URL):
         return make_cifar10(data, home, progress).folder
     progress.say(
@@ -37,10 +36,18 @@ def choose_dataset(data: Path, wanted: str, home: Home, progress: Progress = SIL
     return make_digits(data, home, progress).folder
 
 
-def _wanted(data: Path, wanted: str, home: Home, progress: Progress) -> Path:
-    for folder in (data / wanted, data.parent / wanted):
-        if (folder / "train").is_dir():
-            return folder
+def find_dataset(data: Path, wanted: str) -> Path | None:
+    """Return the folder that `choose_dataset` takes, if it is there already. Makes and fetches nothing."""
+    if wanted:
+        places = (data / wanted, data.parent / wanted)
+        return next((folder for folder in places if (folder / "train").is_dir()), None)
+    there = list_datasets(data)
+    if not there:
+        return None
+    return data / cifar10.NAME if data / cifar10.NAME in there else there[-1]
+
+
+def _made(data: Path, wanted: str, home: Home, progress: Progress) -> Path:
     makers: dict[str, Callable[[Path, Home, Progress], Dataset]] = {
         cifar10.NAME: make_cifar10,
         digits.NAME: make_digits,

@@ -21,7 +21,7 @@ from lockstep.image import ImageLayer
 from lockstep.image.store import Store
 from lockstep.runs.job import Job
 from lockstep.runs.run import RunRecord, find_run
-from lockstep.training import command_line, train_local
+from lockstep.training import command_line, shell_container, train_local
 
 from .conftest import add_layer, make_image
 
@@ -204,3 +204,21 @@ def test_several_processes_go_through_torch_s_launcher() -> None:
         *("python", "-m", "torch.distributed.run", "--nproc-per-node", "4", "--master-addr", "127.0.0.1"),
         *("--master-port", "29500", "train.py", "--data", "/d", "1"),
     )
+
+
+def test_a_shell_finds_everything_where_a_run_finds_it(
+    train: Train, engine: Engine, project: Path, shell_image: str, lines: list[bytes]
+) -> None:
+    """The same folders, variables, user and shared memory, so that a command tried there works in a run."""
+    look = "pwd; echo /job/inputs/*; cat /job/inputs/data/x.txt; echo $A $HOME; id -u"
+    settings = {"environment_variables": (("A", "1"),), "shm_size": "48m"}
+    train(look, **settings)
+    in_run, lines[:] = list(lines), []
+    assert in_run[1:4] == [b"/job/inputs/data", b"image", b"1 /tmp"]
+    job = Job(inputs=(("data", "data/tiny"),), **settings)  # type: ignore[arg-type]
+    command = ("/bin/sh", "-c", f"{look}; echo new > written")
+    shell = shell_container(job, shell_image, engine, project, command)
+    assert shell.shm_size == 48 << 20
+    assert engine.run(shell, lines.append).code == 0
+    assert lines == in_run
+    assert (project / "src" / "written").read_text() == "new\n"
