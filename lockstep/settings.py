@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, get_origin
+from typing import Annotated, Any, Literal, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from lockstep.errors import SettingsError
+from lockstep.image_name import parse_image_name, parse_repository
+from lockstep.size import parse_size
 from lockstep.variables import INVOKES_OWN, PREFIX, Key, closest, read_variables, variables_of
+
+
+def _read_by(parse: Callable[[str], object]) -> AfterValidator:
+    """Return a check that `parse` can read a text; the text stays as it is written."""
+
+    def check(text: str) -> str:
+        try:
+            parse(text)
+        except SettingsError as error:
+            raise ValueError(f"{error.message} {error.remedy}") from error
+        return text
+
+    return AfterValidator(check)
+
+
+def _untagged(text: str) -> None:
+    if parse_repository(text).tag:
+        raise SettingsError(f"{text!r} has a tag.", "Leave it out: the image's tag is `latest`.")
 
 
 class _Section(BaseModel):
@@ -25,7 +45,7 @@ class JobSettings(_Section):
     arguments: tuple[str | int | float, ...] = ()
     environment_variables: dict[str, str] = Field(default_factory=dict)
     data: str = ""
-    shm_size: str = "2g"
+    shm_size: Annotated[str, _read_by(parse_size)] = "2g"
     processes: int = Field(default=1, ge=1)
     nodes: int = Field(default=1, ge=1)
     network: bool = False
@@ -44,17 +64,17 @@ class AzureSettings(_Section):
     tenant: str = ""
     compute: str = "cpu-cluster"
     experiment: str = "lockstep"
-    repository: str = ""
+    repository: Annotated[str, _read_by(lambda text: text and parse_repository(text))] = ""
     data: Literal["download", "mount"] = "download"
 
 
 class _Written(_Section):
     """What invoke.yaml may hold, and what variables may give."""
 
-    image: str = "lockstep/pytorch-env"
+    image: Annotated[str, _read_by(_untagged)] = "lockstep/pytorch-env"
     environment: Path = Path("environments/pytorch-env.yml")
     dockerfile: Path = Path("docker/Dockerfile")
-    base: str = "debian:bookworm-slim"
+    base: Annotated[str, _read_by(parse_image_name)] = "debian:bookworm-slim"
     platform: str = "linux-64"
     virtual_packages: dict[str, str] = Field(default_factory=dict)
     exclude_newer: str = ""
@@ -147,7 +167,8 @@ def _wrong(each: dict[str, Any], given: Mapping[Key, Any]) -> str:
     if each["type"] == "extra_forbidden":
         return f"  {shown} is no setting{closest(shown, {'.'.join(key): None for key in names})}"
     is_shown = isinstance(each["input"], str | int | float) and get_origin(kind) is not dict
-    return f"  {shown}: {each['msg']}" + (f"; found {each['input']!r}" if is_shown else "")
+    message = each["msg"].removeprefix("Value error, ")
+    return f"  {shown}: {message}" + (f"; found {each['input']!r}" if is_shown else "")
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lockstep.errors import JobError, SettingsError
-from lockstep.runs.job import Job, check_source, make_job, parse_size
+from lockstep.runs.job import Job, check_source, make_job
 from lockstep.settings import JobSettings
 
 
@@ -51,21 +51,6 @@ def test_the_number_of_threads_of_another_run_is_passed_on() -> None:
     assert Job().with_threads(2).variables == {"OMP_NUM_THREADS": "2"}
     told = Job(environment_variables=(("OMP_NUM_THREADS", "3"),))
     assert told.with_threads(2) is told
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("2g", 2 << 30), ("512m", 512 << 20), ("1.5G", 3 << 29), ("64MiB", 64 << 20), ("7", 7)]
-)
-def test_sizes_are_read_as_docker_reads_them(text: str, size: int) -> None:
-    """Units are of 1024."""
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "two", "-1g", "0", "2 gallons"])
-def test_what_is_no_size_is_refused(text: str) -> None:
-    """The message names what was found."""
-    with pytest.raises(SettingsError, match="shm_size"):
-        Job(shm_size=text)
 
 
 @pytest.mark.parametrize("script", ["", "/etc/passwd", "../train.py"])

@@ -22,6 +22,7 @@ from lockstep.azureml.values import (
     RunState,
     SubmittedRun,
     Target,
+    read_curated,
 )
 from lockstep.azureml.workspace import Workspace
 
@@ -44,4 +45,5 @@ __all__ = [
     "find_target",
     "follow",
     "point_sdk_at",
+    "read_curated",
 ]

@@ -9,14 +9,15 @@ from typing import Any
 from lockstep.azureml.failures import azureml_errors, status_of
 from lockstep.azureml.values import BuiltRemotely, Choice, Curated, EnvironmentVersion, OwnImage
 from lockstep.errors import SpecError
+from lockstep.image_name import parse_image_name
 
 RESERVED = ("azureml", "microsoft")
 """Names that only Azure's own environments may begin with."""
 
 
 def environment_name(image: str) -> str:
-    """Return the name under which an image is registered: `lockstep/env` becomes `lockstep-env`."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", image.partition(":")[0]).strip("-.")
+    """Return the name under which an image is registered: `host:5000/lockstep/env` becomes `lockstep-env`."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", parse_image_name(image).repository).strip("-.")
     return f"lockstep-{name}" if name.lower().startswith(RESERVED) or not name else name[:255]
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lockstep.errors import SettingsError
+
 ENDED = ("Completed", "Failed", "Canceled")
 
 
@@ -34,6 +36,16 @@ class Curated:
 
     name: str
     version: str | None = None
+
+
+def read_curated(text: str) -> Curated:
+    """Return what `--environment` names: `NAME` or `NAME:VERSION`. Raises SettingsError."""
+    name, colon, version = text.strip().partition(":")
+    if not name or (colon and not version) or ":" in version:
+        raise SettingsError(
+            f"{text!r} names no environment.", "Write it as NAME or NAME:VERSION, such as AzureML-Minimal:3."
+        )
+    return Curated(name, version or None)
 
 
 @dataclass(frozen=True)

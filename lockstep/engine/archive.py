@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from lockstep.image import MANIFEST, Image
 from lockstep.image.layer import END
 from lockstep.image.store import Store
+from lockstep.image_name import parse_image_name
 
 CHUNK = 64 << 10  # bigger blocks cost twice the time: each is fresh memory
 
@@ -39,7 +40,7 @@ def docker_archive(
     if reference is not None:
         annotations = {
             "io.containerd.image.name": reference,
-            "org.opencontainers.image.ref.name": reference.rpartition(":")[2],
+            "org.opencontainers.image.ref.name": parse_image_name(reference).tag or "latest",
         }
     descriptor = {
         "mediaType": MANIFEST,

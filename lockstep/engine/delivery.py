@@ -21,6 +21,7 @@ from lockstep.engine.loopback import serve
 from lockstep.errors import DiskFullError, EngineError, IntegrityError, LockstepError
 from lockstep.image import Image
 from lockstep.image.store import Store
+from lockstep.image_name import parse_image_name
 from lockstep.progress import Progress, Task
 
 Road = Literal["layers", "pull", "whole"]
@@ -102,9 +103,9 @@ def engine_id(api: Any, image: Image) -> str | None:
 
 
 def _tag(api: Any, identity: str, name: str) -> None:
-    repository, _, tag = name.partition(":")
+    named = parse_image_name(name)
     with engine_errors(f"naming the image {name}"):
-        api.tag(identity, repository, tag or "latest", force=True)
+        api.tag(identity, named.place, named.tag or "latest", force=True)
 
 
 def _pull(api: Any, image: Image, store: Store, name: str, progress: Progress) -> int | None:

@@ -1,4 +1,4 @@
-"""What an image's name means: `debian:12-slim`, `127.0.0.1:5000/team/env:v1`, `name@sha256:…`."""
+"""What an image's name means to a registry: docker's defaults for what it leaves out, and the address."""
 
 from __future__ import annotations
 
@@ -6,12 +6,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
-from lockstep.errors import SettingsError
-
-_REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*")
-_HOST = re.compile(r"(?:[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-]+)*|\[[0-9a-fA-F:]+\])(?::\d+)?")
-_TAG = re.compile(r"\w[\w.-]{0,127}")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+from lockstep.image_name import parse_image_name
 
 
 @dataclass(frozen=True)
@@ -47,26 +42,11 @@ def parse_reference(text: str) -> Reference:
     """
     from docker.auth import INDEX_NAME
 
-    rest, _, digest = text.strip().partition("@")
-    host, slash, repository = rest.partition("/")
-    if not slash or not (set(host) & set(".:") or host == "localhost"):
-        host, repository = INDEX_NAME, rest
-    repository, _, tag = repository.partition(":")
-    if host == INDEX_NAME and "/" not in repository:
-        repository = f"library/{repository}"
-    tag = tag or "latest"
-    right = (
-        _HOST.fullmatch(host)
-        and _REPOSITORY.fullmatch(repository)
-        and _TAG.fullmatch(tag)
-        and "@" not in digest
-    )
-    if not right or (digest and not _DIGEST.fullmatch(digest)):
-        raise SettingsError(
-            f"{text!r} isn't an image's name.",
-            "Write it like `debian:12-slim` or `registry.example/team/env:v1`.",
-        )
-    return Reference(host, repository, tag, digest)
+    name = parse_image_name(text)
+    host = name.host or INDEX_NAME
+    official = host == INDEX_NAME and "/" not in name.repository
+    repository = f"library/{name.repository}" if official else name.repository
+    return Reference(host, repository, name.tag or "latest", name.digest)
 
 
 def is_loopback(host: str) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -16,13 +15,11 @@ from pathlib import Path
 
 from lockstep.errors import JobError, SettingsError
 from lockstep.settings import JobSettings
+from lockstep.size import parse_size
 
 Argument = str | int | float
 OUTPUTS = "outputs"
 """The folder, relative to the working directory, in which the script leaves what is kept."""
-
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
-_UNITS = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Job:
     """What to run. `source` and the folders of `inputs` are as the settings write them.
 
     The script gets each input as `--<name> <folder>`, before `arguments`. `processes` are those of one
-    node. `shm_size` is the shared memory, written as docker writes it.
+    node. `shm_size` is the shared memory as docker writes it (size.py).
     """
 
     source: str = "src"
@@ -119,16 +116,6 @@ def make_job(
         network=settings.network,
     )
     return replace(job, processes=processes, nodes=1) if processes is not None else job
-
-
-def parse_size(text: str) -> int:
-    """Return the bytes of `2g`, `512m` or `1073741824`, in units of 1024. Raises SettingsError."""
-    found = _SIZE.fullmatch(text.strip())
-    if not found or float(found[1]) == 0:
-        raise SettingsError(
-            f"{text!r} isn't a size; expected for instance 2g or 512m.", "Mend shm_size in invoke.yaml."
-        )
-    return int(float(found[1]) * _UNITS[found[2].lower()])
 
 
 def check_source(job: Job, root: Path) -> Path:

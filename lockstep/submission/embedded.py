@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from lockstep.errors import LockstepError
 from lockstep.home import Home
+from lockstep.image_name import parse_image_name
 from lockstep.progress import Progress
 from lockstep.project import Project
 from lockstep.settings import Settings
@@ -185,12 +186,12 @@ def find_image(project: Project, reference: str) -> str | None:
 
     with connect(install=False, home=project.home) as engine:
         found = engine.image_id(reference)
-        repository, at, digest = reference.partition("@")
-        if found or not at or not repository:
+        if found or "@" not in reference:
             return found
-        store = Store(project.home)
-        image = pull_base(repository, digest, store, project.progress)
-        return engine.deliver(image, store, f"{repository.rpartition('/')[2]}:{digest[7:23]}").image_id
+        named, store = parse_image_name(reference), Store(project.home)
+        image = pull_base(named.place, named.digest, store, project.progress)
+        name = f"{named.repository.rpartition('/')[2]}:{named.digest[7:23]}"
+        return engine.deliver(image, store, name).image_id
 
 
 def _project(folder: Path, progress: Progress) -> Project:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from lockstep.azureml import Workspace
 from lockstep.errors import RegistryError
 from lockstep.image.store import Store
+from lockstep.image_name import ImageName, parse_image_name, parse_repository
 from lockstep.project import Project
 from lockstep.submission.workspaces import open_workspace
 
@@ -21,10 +22,11 @@ def push(
     """Build the image and push it: to `to`, the settings' repository, or the workspace's own registry."""
     from lockstep import pipeline
 
-    built = pipeline.build(project, locked=locked)
     repository = to or project.settings.azure.repository
-    if repository:
-        return _push(project, repository, built.image)
+    named = parse_repository(repository) if repository else None
+    built = pipeline.build(project, locked=locked)
+    if named:
+        return _push(project, named, built.image)
     return push_image(project, open_workspace(project, workspace, tenant), built.image)
 
 
@@ -43,16 +45,15 @@ def push_image(project: Project, service: Workspace, image: Image) -> PushResult
                 "Set azure.repository in invoke.yaml to one that the workspace can pull from: "
                 "registry.example/team/env.",
             )
-        repository = f"{registry}/{project.settings.image}"
-    return _push(project, repository, image)
+        repository = f"{registry}/{parse_image_name(project.settings.image).repository}"
+    return _push(project, parse_repository(repository), image)
 
 
-def _push(project: Project, repository: str, image: Image) -> PushResult:
+def _push(project: Project, named: ImageName, image: Image) -> PushResult:
     from lockstep.registry import push as push_blobs
 
-    tag = image.id.removeprefix("sha256:")[:16]  # a tag of its own: nobody's else moves
-    named = repository if ":" in repository.rpartition("/")[2] else f"{repository}:{tag}"
-    pushed = push_blobs(image, Store(project.home), named, project.progress)
+    tag = named.tag or image.id.removeprefix("sha256:")[:16]  # a tag of its own: nobody's else moves
+    pushed = push_blobs(image, Store(project.home), f"{named.place}:{tag}", project.progress)
     project.progress.say(
         f"Pushed {pushed.reference}: {pushed.sent / 1e6:,.1f} MB sent, "
         f"{pushed.blobs_reused} blobs were there."

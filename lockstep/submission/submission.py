@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from lockstep.azureml import (
     BuiltRemotely,
     Choice,
-    Curated,
     EnvironmentVersion,
     OwnImage,
     RemoteData,
@@ -23,7 +22,9 @@ from lockstep.azureml import (
     Workspace,
     describe,
     environment_name,
+    read_curated,
 )
+from lockstep.image_name import parse_image_name
 from lockstep.project import Project
 from lockstep.runs.compare import Difference, compare_runs
 from lockstep.runs.job import Job, check_source
@@ -169,10 +170,11 @@ def plan(
     built = None if environment or remote_build else pipeline.build(project, locked=locked)
     target = target_of(project, workspace)
     if built is None:
-        choice: Choice = Curated(environment) if environment else _spec_choice(project)
+        choice: Choice = read_curated(environment) if environment else _spec_choice(project)
     else:
-        repository = settings.azure.repository or settings.image
-        reference = built.delivery.image_id if target is None else f"{repository}@(what the push gives)"
+        own = parse_image_name(settings.image).repository  # in the workspace's registry
+        place = parse_image_name(settings.azure.repository).place if settings.azure.repository else own
+        reference = built.delivery.image_id if target is None else f"{place}@(what the push gives)"
         choice = OwnImage(reference, built.image.id, built.lock.hash)
     job = _like_the_local_run(project, job)
     paths = {name: remote_path(project, settings.root / folder) for name, folder in job.inputs}
@@ -216,7 +218,7 @@ def register_choice(project: Project, service: Workspace, choice: Choice) -> Env
 def _choice(project: Project, service: Workspace, built: Built | None, environment: str) -> Choice:
     """Return the environment; its image is where the workspace can pull it, and proven to be this one."""
     if environment:
-        return Curated(*environment.partition(":")[::2]) if ":" in environment else Curated(environment)
+        return read_curated(environment)
     if built is None:
         return _spec_choice(project)
     if service.kind == "embedded":  # it runs in this machine's engine, which was given this very image

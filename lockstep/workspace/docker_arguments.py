@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lockstep.errors import SettingsError
+from lockstep.size import parse_size
 from lockstep.workspace.fault import Fault
 
-UNITS = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 TAKES_VALUE = ("--shm-size", "-e", "--env", "--gpus", "--ipc", "--runtime", "--network", "--ulimit")
 
 
@@ -21,11 +21,11 @@ class DockerArguments:
 
 
 def bytes_of(text: str) -> int:
-    """Return the bytes that docker's `2g`, `512m` or `1000` mean."""
-    found = re.fullmatch(r"(\d+)([bkmgt]?)b?", text.strip().lower())
-    if not found:
-        raise Fault(400, f"The shared memory size {text!r} can't be read; it looks like 2g or 512m.")
-    return int(found[1]) * UNITS[found[2]]
+    """Return the bytes of a size as docker writes it; one that can't be read is a 400."""
+    try:
+        return parse_size(text)
+    except SettingsError as error:
+        raise Fault(400, f"The shared memory: {error.message} {error.remedy}") from error
 
 
 def read_docker_arguments(arguments: Sequence[str] | None) -> DockerArguments:

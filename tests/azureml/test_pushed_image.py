@@ -85,3 +85,29 @@ def test_no_registry_is_said(checkout: Checkout, image: Image) -> None:
     )
     assert "has no container registry" in told
     assert "azure.repository" in told
+
+
+def test_an_image_that_names_a_registry_is_pushed_to_the_workspace_s_own(
+    checkout: Checkout,
+    registry: Registry,  # noqa: F811
+    image: Image,
+) -> None:
+    """What the image is called here doesn't get into the name there; a tag that is given is used."""
+    layer = image.layers[0]
+    told: Any = checkout.run(
+        "import dataclasses\n"
+        "from types import SimpleNamespace as Made\n"
+        "from lockstep.image import Image, ImageLayer\n"
+        "from lockstep.submission.image import push_image\n"
+        "made = Image(config, (ImageLayer(*layer),))\n"
+        "own_registry = Made(name='w', own_registry=lambda: host)\n"
+        "named = project.settings.model_copy(update={'image': 'localhost:5000/team/env'})\n"
+        "first = push_image(dataclasses.replace(project, settings=named), own_registry, made)\n"
+        "second = push_image(project_of({'repository': f'{host}/team/tagged:v1'}), own_registry, made)\n"
+        "result = [first.reference, second.reference]\n",
+        host=registry.host,
+        config=image.config,
+        layer=(layer.diff_id, layer.digest, layer.media_type, layer.size),
+    )
+    assert told[0].startswith(f"{registry.host}/team/env@sha256:")
+    assert told[1].startswith(f"{registry.host}/team/tagged@sha256:")

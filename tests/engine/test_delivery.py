@@ -376,3 +376,18 @@ def test_archive_is_a_layout_and_a_docker_archive(image: Image, store: Store, tm
         digest = index["manifests"][0]["digest"]
         assert tar.extractfile(f"blobs/{digest.replace(':', '/')}").read() == image.manifest
         assert tar.getmember(entry["Layers"][0]).size == image.layers[0].size
+
+
+@pytest.mark.parametrize("host", ["localhost:5999/", "registry.example/", ""])
+def test_an_image_whose_name_has_a_registry_is_called_so(
+    engine: Engine, image: Image, store: Store, host: str
+) -> None:
+    """A port is no tag, on every road."""
+    name = f"{host}lockstep-test/{os.urandom(6).hex()}"
+    try:
+        for road in ("whole", "layers"):
+            deliver(engine.api, image, store, f"{name}:latest", SILENT, lambda road=road: road)  # type: ignore[misc]
+            assert engine.image_id(f"{name}:latest") == engine_id(engine.api, image)
+            engine.remove_image(f"{name}:latest")
+    finally:
+        engine.remove_image(f"{name}:latest")
