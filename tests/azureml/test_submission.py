@@ -224,7 +224,7 @@ def test_check_goes_on_after_a_point_that_fails(checkout: Checkout) -> None:
     assert "no such compute target" in told[3][1]
 
 
-@pytest.mark.parametrize("named", ["chosen", "chosen:2"])
+@pytest.mark.parametrize("named", ["newest", "chosen:2"])
 def test_a_dry_run_reads_the_environment_as_submit_does(checkout: Checkout, named: str) -> None:
     """NAME is the newest, NAME:VERSION that version, for both; the version isn't a part of the name."""
     told: Any = checkout.run(
@@ -232,17 +232,18 @@ def test_a_dry_run_reads_the_environment_as_submit_does(checkout: Checkout, name
         "from azureml.core import Environment\n"
         "service = open_workspace(project)\n"
         "for version in ('1', '2', '3'):\n"
-        "    made = Environment.from_docker_image('chosen', image_id)\n"
+        "    made = Environment.from_docker_image(named.partition(':')[0], image_id)\n"
+        "    made.environment_variables = {'VERSION': version}\n"
         "    made.python.user_managed_dependencies, made.python.interpreter_path = True, 'python'\n"
         "    made.version = version\n"
-        "    made.register(service._workspace)\n"
+        "    made.register(service._sdk)\n"
         "planned = plan(project, workspace='embedded', environment=named).sends['environment']\n"
         "out = submit(project, workspace='embedded', environment=named, on_line=lines.append)\n"
-        "ran = service._workspace.experiments['lockstep'].get_runs()\n"
+        "ran = service._sdk.experiments['lockstep'].get_runs()\n"
         "ran = next(run for run in ran if run.id == out.run.id).get_details()['runDefinition']['environment']\n"
         "result = [planned['name'], planned['version'], ran['name'], ran['version'], out.record.status]\n",
         named=named,
     )
     name, version, ran_name, ran_version, status = told
-    assert (name, ran_name, status) == ("chosen", "chosen", "completed")
-    assert (version, ran_version) == ((None, "3") if named == "chosen" else ("2", "2"))
+    assert (name, ran_name, status) == (named.partition(":")[0], name, "completed")
+    assert (version, ran_version) == ((None, "3") if named == "newest" else ("2", "2"))
