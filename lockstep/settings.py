@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from lockstep.environment_variable import variable_trouble
 from lockstep.errors import SettingsError
 from lockstep.image_name import parse_image_name, parse_repository
 from lockstep.size import parse_size
@@ -33,6 +34,13 @@ def _untagged(text: str) -> None:
         raise SettingsError(f"{text!r} has a tag.", "Leave it out: the image's tag is `latest`.")
 
 
+def _checked_variables(variables: dict[str, str]) -> dict[str, str]:
+    for name, value in variables.items():
+        if trouble := variable_trouble(name, value):
+            raise ValueError(" ".join(trouble))
+    return variables
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,7 +51,9 @@ class JobSettings(_Section):
     source: str = "src"
     script: str = "train.py"
     arguments: tuple[str | int | float, ...] = ()
-    environment_variables: dict[str, str] = Field(default_factory=dict)
+    environment_variables: Annotated[dict[str, str], AfterValidator(_checked_variables)] = Field(
+        default_factory=dict
+    )
     data: str = ""
     shm_size: Annotated[str, _read_by(parse_size)] = "2g"
     processes: int = Field(default=1, ge=1)

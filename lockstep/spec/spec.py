@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from lockstep.environment_variable import variable_trouble
 from lockstep.errors import SpecError
 from lockstep.spec.requirements import Requirements, read_line, read_requirements
 from lockstep.spec.yaml_source import YamlNode, read_yaml
@@ -160,9 +161,16 @@ def _read_conda_file(path: Path) -> _Read:
         name,
         tuple(dict.fromkeys(channel for channel in channels if channel != "nodefaults")),
         conda,
-        {key: node.text(f"variables: {key}") for key, node in variables.items()},
+        {key: _variable(key, node) for key, node in variables.items()},
         pip,
     )
+
+
+def _variable(name: str, node: YamlNode) -> str:
+    value = node.text(f"variables: {name}")
+    if trouble := variable_trouble(name, value):
+        raise node.error(f"variables: {trouble[0]}", trouble[1])
+    return value
 
 
 def _channel(node: YamlNode) -> str:
