@@ -92,6 +92,17 @@ def test_truth_is_read_in_any_case(text: str, value: bool, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
+    ("text", "may"), [("", 0), ("0", 0), ("No", 0), ("FALSE", 0), ("1", 1), ("yes", 1), ("perhaps", 1)]
+)
+def test_the_wrapper_reads_truth_alike_and_keeps_the_fence_in_doubt(text: str, may: int) -> None:
+    """The first use of `./invoke` comes before any Python."""
+    lines = (ROOT / "invoke").read_text()
+    function = lines[lines.index("may_install()") :].partition("\n}\n")[0] + "\n}\nmay_install"
+    done = subprocess.run(["sh", "-c", function], env={"LOCKSTEP_NO_INSTALL": text}, check=False)
+    assert done.returncode == may
+
+
+@pytest.mark.parametrize(
     ("name", "text", "told"),
     [
         ("INVOKE_JOB_NETWORK", "maybe", "found 'maybe'"),

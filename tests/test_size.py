@@ -13,6 +13,7 @@ from lockstep.settings import read_settings
 from lockstep.size import parse_size
 from lockstep.workspace.docker_arguments import bytes_of, read_docker_arguments
 from lockstep.workspace.fault import Fault
+from lockstep.workspace.launch import check_definition
 
 RIGHT = [
     ("2g", 2 << 30),
@@ -51,5 +52,10 @@ def test_every_reader_refuses_what_is_no_size(text: str, tmp_path: Path) -> None
     for error, read in refused:
         with pytest.raises(error, match="isn't a size"):
             read()
+    if text:  # an empty one isn't sent
+        with pytest.raises(Fault, match="isn't a size"):
+            check_definition({"script": "t.py", "docker": {"shmSize": text}})
+    with pytest.raises(Fault, match="isn't a size"):
+        check_definition({"script": "t.py", "docker": {"arguments": [f"--shm-size={text}"]}})
     with pytest.raises(SettingsError, match=r"job\.shm_size: .* isn't a size\. Write it like"):
         read_settings(tmp_path, {"job": {"shm_size": text}})

@@ -73,7 +73,7 @@ def check_definition(definition: dict[str, Any]) -> None:
         raise Fault(
             400, f"The embedded workspace runs torch.distributed jobs (nccl, gloo), not {communicator!r}."
         )
-    read_docker_arguments(_docker(definition).get("arguments"))
+    _shm_bytes(definition)
     processes_per_node(definition)
 
 
@@ -108,6 +108,13 @@ def _docker(definition: Mapping[str, Any]) -> dict[str, Any]:
     }
     of_run = {key: value for key, value in (definition.get("docker") or {}).items() if value}
     return {**of_environment, **of_run}
+
+
+def _shm_bytes(definition: Mapping[str, Any]) -> int:
+    """Return the shared memory in bytes: as the docker arguments say, else as the docker section does."""
+    docker = _docker(definition)
+    stated = bytes_of(str(docker.get("shmSize") or "2g"))
+    return read_docker_arguments(docker.get("arguments")).shm_size or stated
 
 
 def is_tagged(definition: Mapping[str, Any]) -> bool:
@@ -151,7 +158,7 @@ def node_container(
         mounts=tuple(mounts),
         user=place.user,
         working_dir=WORK,
-        shm_size=arguments.shm_size or bytes_of(str(docker.get("shmSize") or "2g")),
+        shm_size=_shm_bytes(definition),
         gpus=True,
         network=place.network,
         hostname=f"node-{node}",
