@@ -26,7 +26,7 @@ NAMES = [
 
 @pytest.mark.parametrize(("text", "name"), NAMES)
 def test_a_port_is_no_tag(text: str, name: ImageName) -> None:
-    """Host, repository, tag and digest are told apart by docker's rule."""
+    """Host, repository, tag and digest are distinguished by docker's rule."""
     assert parse_image_name(text) == name
 
 

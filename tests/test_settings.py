@@ -85,7 +85,7 @@ def test_every_setting_can_be_given_by_its_variable_alone_and_over_the_file(
     ],
 )
 def test_truth_is_read_in_any_case(text: str, value: bool, tmp_path: Path) -> None:
-    """`false` and `no` close the fence."""
+    """`false` and `no` shut the network off."""
     for file in ({}, {"job": {"network": True}}, {"job": {"network": False}}):
         assert read_settings(tmp_path, file, {"INVOKE_JOB_NETWORK": text}).job.network is value
     assert is_on("LOCKSTEP_NO_INSTALL", {"LOCKSTEP_NO_INSTALL": text}) is value
@@ -94,7 +94,7 @@ def test_truth_is_read_in_any_case(text: str, value: bool, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("text", "may"), [("", 0), ("0", 0), ("No", 0), ("FALSE", 0), ("1", 1), ("yes", 1), ("perhaps", 1)]
 )
-def test_the_wrapper_reads_truth_alike_and_keeps_the_fence_in_doubt(text: str, may: int) -> None:
+def test_the_wrapper_reads_truth_alike_and_installs_nothing_in_doubt(text: str, may: int) -> None:
     """The first use of `./invoke` comes before any Python."""
     lines = (ROOT / "invoke").read_text()
     function = lines[lines.index("may_install()") :].partition("\n}\n")[0] + "\n}\nmay_install"
@@ -103,7 +103,7 @@ def test_the_wrapper_reads_truth_alike_and_keeps_the_fence_in_doubt(text: str, m
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "stated"),
     [
         ("INVOKE_JOB_NETWORK", "maybe", "found 'maybe'"),
         ("INVOKE_JOB_NETWORK", "", "found ''"),
@@ -121,12 +121,12 @@ def test_the_wrapper_reads_truth_alike_and_keeps_the_fence_in_doubt(text: str, m
         ("INVOKE_ROOT", "/", "no setting"),
     ],
 )
-def test_a_variable_that_does_not_fit_is_named(name: str, text: str, told: str, tmp_path: Path) -> None:
+def test_a_variable_that_does_not_fit_is_named(name: str, text: str, stated: str, tmp_path: Path) -> None:
     """The message has the variable, what was expected and what was found."""
     with pytest.raises(SettingsError) as caught:
         read_settings(tmp_path, {"job": {"network": False}}, {name: text})
     assert f"{name}" in str(caught.value)
-    assert told in str(caught.value)
+    assert stated in str(caught.value)
 
 
 def test_what_a_map_or_a_list_holds_is_not_shown(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_an_unknown_key_of_the_file_is_refused(key: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("variables", "told"),
+    ("variables", "stated"),
     [
         ({"INVOKE_JOB_NETWORK": "maybe"}, "INVOKE_JOB_NETWORK: expected"),
         ({"INVOKE_JOB_PROCESSES": "abc"}, "INVOKE_JOB_PROCESSES"),
@@ -171,11 +171,11 @@ def test_an_unknown_key_of_the_file_is_refused(key: str, tmp_path: Path) -> None
         ({"LOCKSTEP_NO_INSTALL": "perhaps"}, "LOCKSTEP_NO_INSTALL: expected"),
     ],
 )
-def test_a_task_says_in_words_which_variable_is_wrong(variables: dict[str, str], told: str) -> None:
+def test_a_task_names_the_wrong_variable(variables: dict[str, str], stated: str) -> None:
     """Invoke itself must not get there first, with a traceback or a guess of its own."""
     code, said = invoke("image", **variables)
     assert (code, "Traceback" in said) == (2, False), said
-    assert told in said
+    assert stated in said
 
 
 def test_a_task_takes_a_map_whose_keys_differ_in_case_only(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_an_image_that_names_a_registry_is_pushed_to_the_workspace_s_own(
 ) -> None:
     """What the image is called here doesn't get into the name there; a tag that is given is used."""
     layer = image.layers[0]
-    told: Any = checkout.run(
+    stated: Any = checkout.run(
         "import dataclasses\n"
         "from types import SimpleNamespace as Made\n"
         "from lockstep.image import Image, ImageLayer\n"
@@ -109,5 +109,5 @@ def test_an_image_that_names_a_registry_is_pushed_to_the_workspace_s_own(
         config=image.config,
         layer=(layer.diff_id, layer.digest, layer.media_type, layer.size),
     )
-    assert told[0].startswith(f"{registry.host}/team/env@sha256:")
-    assert told[1].startswith(f"{registry.host}/team/tagged@sha256:")
+    assert stated[0].startswith(f"{registry.host}/team/env@sha256:")
+    assert stated[1].startswith(f"{registry.host}/team/tagged@sha256:")

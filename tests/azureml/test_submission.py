@@ -227,7 +227,7 @@ def test_check_goes_on_after_a_point_that_fails(checkout: Checkout) -> None:
 @pytest.mark.parametrize("named", ["newest", "chosen:2"])
 def test_a_dry_run_reads_the_environment_as_submit_does(checkout: Checkout, named: str) -> None:
     """NAME is the newest, NAME:VERSION that version, for both; the version isn't a part of the name."""
-    told: Any = checkout.run(
+    stated: Any = checkout.run(
         "from lockstep.submission import plan, submit\n"
         "from azureml.core import Environment\n"
         "service = open_workspace(project)\n"
@@ -244,6 +244,6 @@ def test_a_dry_run_reads_the_environment_as_submit_does(checkout: Checkout, name
         "result = [planned['name'], planned['version'], ran['name'], ran['version'], out.record.status]\n",
         named=named,
     )
-    name, version, ran_name, ran_version, status = told
+    name, version, ran_name, ran_version, status = stated
     assert (name, ran_name, status) == (named.partition(":")[0], name, "completed")
     assert (version, ran_version) == ((None, "3") if named == "newest" else ("2", "2"))
