@@ -7,7 +7,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+)
 
 from lockstep.environment_variable import variable_trouble
 from lockstep.errors import SettingsError
@@ -50,15 +60,15 @@ class JobSettings(_Section):
 
     source: str = "src"
     script: str = "train.py"
-    arguments: tuple[str | int | float, ...] = ()
+    arguments: tuple[StrictStr | StrictInt | StrictFloat, ...] = ()
     environment_variables: Annotated[dict[str, str], AfterValidator(_checked_variables)] = Field(
         default_factory=dict
     )
     data: str = ""
     shm_size: Annotated[str, _read_by(parse_size)] = "2g"
-    processes: int = Field(default=1, ge=1)
-    nodes: int = Field(default=1, ge=1)
-    network: bool = False
+    processes: StrictInt = Field(default=1, ge=1)
+    nodes: StrictInt = Field(default=1, ge=1)
+    network: StrictBool = False
 
 
 class AzureSettings(_Section):
@@ -144,13 +154,19 @@ def read_settings(
     try:
         written = _Written.model_validate(_overlaid(file, given))
     except ValidationError as error:
-        lines = [_wrong(dict(each), given) for each in error.errors()]
+        lines = list(dict.fromkeys(_wrong(dict(each), given) for each in error.errors()))
         place = "The environment" if all(PREFIX in line for line in lines) else root / "invoke.yaml"
         raise SettingsError(
             "\n".join([f"{place} has settings that don't fit:", *lines]),
             "Correct them; docs/settings.md lists every setting.",
         ) from error
     return Settings(root=root, **{name: getattr(written, name) for name in _Written.model_fields})
+
+
+_EXPECTED = {
+    dict: "a map of texts; numbers, yes, no, true and false need quotes",
+    tuple: "a list of texts and numbers; yes, no, true and false need quotes",
+}
 
 
 def _overlaid(file: dict[str, Any], given: Mapping[Key, Any]) -> dict[str, Any]:
@@ -167,7 +183,7 @@ def _overlaid(file: dict[str, Any], given: Mapping[Key, Any]) -> dict[str, Any]:
 def _wrong(each: dict[str, Any], given: Mapping[Key, Any]) -> str:
     """Return one of pydantic's errors as a line: the variable or key, what was expected, what was found.
 
-    What is in maps isn't shown: it may be a secret of the script's.
+    What is in maps and lists isn't shown: it may be a secret of the script's.
     """
     place = tuple(map(str, each["loc"]))
     names = {key: (name, kind) for name, key, kind in variables_of(_Written)}
@@ -176,7 +192,9 @@ def _wrong(each: dict[str, Any], given: Mapping[Key, Any]) -> str:
     shown = name if setting in given else ".".join(place)
     if each["type"] == "extra_forbidden":
         return f"  {shown} is no setting{closest(shown, {'.'.join(key): None for key in names})}"
-    is_shown = isinstance(each["input"], str | int | float) and get_origin(kind) is not dict
+    if (expected := _EXPECTED.get(get_origin(kind))) and each["type"] != "value_error":
+        return f"  {'.'.join(place[: len(setting) + 1])}: expected {expected}"
+    is_shown = isinstance(each["input"], str | int | float) and get_origin(kind) not in _EXPECTED
     message = each["msg"].removeprefix("Value error, ")
     return f"  {shown}: {message}" + (f"; found {each['input']!r}" if is_shown else "")
 

@@ -12,6 +12,7 @@ a traceback. So it reads its own settings alone (command_line.py); docs/decision
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, get_origin
@@ -92,7 +93,7 @@ def _reader(kind: Any) -> Callable[[str], Any]:
     """Return what reads a setting of this type from text, with a ValueError that states what was expected."""
     if kind is bool:
         return _truth
-    return {tuple: _words, dict: _pairs}.get(get_origin(kind) or kind, str)
+    return {int: _whole, tuple: _words, dict: _pairs}.get(get_origin(kind) or kind, str)
 
 
 def _truth(text: str) -> bool:
@@ -100,6 +101,12 @@ def _truth(text: str) -> bool:
     if found is None:
         raise ValueError(f"expected true, yes or 1, or false, no or 0; found {text!r}")
     return found
+
+
+def _whole(text: str) -> int:
+    if not re.fullmatch(r"-?[0-9]+", text.strip()):
+        raise ValueError(f"expected a whole number; found {text!r}")
+    return int(text)
 
 
 def _words(text: str) -> list[str]:

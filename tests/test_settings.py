@@ -109,7 +109,7 @@ def test_the_wrapper_reads_truth_alike_and_installs_nothing_in_doubt(text: str, 
         ("INVOKE_JOB_NETWORK", "", "found ''"),
         ("INVOKE_JOB_NETWORK", "on", "expected true, yes or 1"),
         ("INVOKE_JOB_PROCESSES", "abc", "found 'abc'"),
-        ("INVOKE_JOB_PROCESSES", "0", "found '0'"),
+        ("INVOKE_JOB_PROCESSES", "0", "greater than or equal to 1; found 0"),
         ("INVOKE_JOB_NODES", "1.5", "found '1.5'"),
         ("INVOKE_AZURE_DATA", "copy", "'download' or 'mount'; found 'copy'"),
         ("INVOKE_JOB_ARGUMENTS", "--name 'a", "a quotation that isn't closed"),
@@ -151,6 +151,29 @@ def test_invokes_own_variables_and_everybody_elses_are_left_alone(tmp_path: Path
     assert read_settings(tmp_path, {"tasks": {"x": 1}}, {**own, "PATH": "/bin"}) == read_settings(
         tmp_path, {}
     )
+
+
+@pytest.mark.parametrize(
+    ("job", "stated"),
+    [
+        ({"arguments": ["--flag", True]}, "job.arguments.1: expected a list of texts and numbers"),
+        ({"arguments": "--secs 1"}, "job.arguments: expected a list"),
+        ({"arguments": [None]}, "job.arguments.0: expected a list"),
+        ({"environment_variables": {"A": True}}, "job.environment_variables.A: expected a map of texts"),
+        ({"environment_variables": {1: "x"}}, "job.environment_variables.1: expected a map of texts"),
+        ({"processes": True}, "job.processes: Input should be a valid integer; found True"),
+        ({"network": 1}, "job.network: Input should be a valid boolean; found 1"),
+        ({"network": "maybe"}, "job.network: Input should be a valid boolean; found 'maybe'"),
+    ],
+)
+def test_a_value_of_another_type_in_the_file_is_refused_not_converted(
+    job: dict[str, Any], stated: str, tmp_path: Path
+) -> None:
+    """An unquoted `no` among the arguments became 0."""
+    with pytest.raises(SettingsError) as caught:
+        read_settings(tmp_path, {"job": job})
+    assert stated in str(caught.value)
+    assert str(caught.value).count("job.") == 1
 
 
 @pytest.mark.parametrize("key", ["root", "user", "nonsense"])
