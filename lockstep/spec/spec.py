@@ -169,7 +169,7 @@ def _read_conda_file(path: Path) -> _Read:
 def _variable(name: str, node: YamlNode) -> str:
     value = node.text(f"variables: {name}")
     if trouble := variable_trouble(name, value):
-        raise node.error(f"variables: {trouble[0]}", trouble[1])
+        raise node.error(f"variables: {trouble[0].removesuffix('.')}", trouble[1])
     return value
 
 
