@@ -267,12 +267,23 @@ def engine(c: Context, no_install: bool = False, json: bool = False) -> None:
     report.print_engine(pipeline.engine_info(_project(c, no_install=no_install)), json=json)
 
 
-@task(help=help_on("json"))
+@task(
+    help=help_on("json", store="read everything in the store and check it; exit code 1 if some was damaged")
+)
 @in_words
-def doctor(c: Context, json: bool = False) -> None:
-    """Say what is reachable and what will be used: engine, registry, channels, index, disk, GPU."""
-    from lockstep import doctor, report
+def doctor(c: Context, store: bool = False, json: bool = False) -> None:
+    """Say what is reachable and what will be used: engine, registry, channels, index, disk, GPU.
 
+    ./invoke doctor
+    ./invoke doctor --store     is all that LOCKSTEP_HOME keeps as it was? What isn't is removed, to be made again
+    """
+    from lockstep import doctor, inspection, report
+
+    if store:
+        project = _project(c, no_install=True)
+        found = inspection.inspect(project.home, project.progress)
+        report.print_inspection(found, json=json)
+        raise Exit(code=1 if found.damaged else 0)
     checks = doctor.examine(_project(c, no_install=True))
     report.print_checks(checks, json=json)
     raise Exit(code=0 if all(check.ok for check in checks) else 1)

@@ -46,7 +46,7 @@ def base_image(project: Project, lock: Lock, store: Store) -> Image:
     """Return the lock's base with its blobs in the store, fetched or made again if they aren't there."""
     known = store.read_json("bases", lock.base.digest)
     image = store.image(known["image"]) if known else None
-    if image is None or not all(store.has(layer.digest) for layer in image.layers):
+    if image is None or not all(store.has(layer.digest, layer.size) for layer in image.layers):
         image = _get(project, lock, store)
         store.save_image(image)
         store.write_json("bases", lock.base.digest, {"image": image.id})

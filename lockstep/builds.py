@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
+
+from lockstep.damage import is_there
 
 _KEPT = 10
 
@@ -22,9 +24,10 @@ class Build:
 def builds(state: Path) -> tuple[Build, ...]:
     """Return the builds of the checkout whose state folder this is, oldest first; at most ten."""
     try:
-        return tuple(Build(**each) for each in json.loads((state / "builds.json").read_bytes()))
-    except (FileNotFoundError, ValueError, TypeError):
+        found = tuple(Build(**each) for each in json.loads((state / "builds.json").read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError):  # what was built before is forgotten, no more
         return ()
+    return found if all(isinstance(x, str) for each in found for x in astuple(each)) else ()
 
 
 def remember(state: Path, build: Build) -> None:
@@ -33,4 +36,5 @@ def remember(state: Path, build: Build) -> None:
     state.mkdir(parents=True, exist_ok=True)
     part = state / f"builds.json.{os.getpid()}"
     part.write_text(json.dumps([asdict(each) for each in (*kept, build)], indent=1) + "\n")
+    is_there(state / "builds.json")  # a folder in its place would be in the way
     part.replace(state / "builds.json")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lockstep.builds import builds
+from lockstep.damage import repaired
 from lockstep.errors import LockstepError
 from lockstep.image.store import Store
 from lockstep.project import Project
@@ -24,9 +25,14 @@ class Cleaned:
 def clean(project: Project, *, everything: bool, dry_run: bool) -> Cleaned:
     """Remove the layers that neither this checkout's last build nor a named image in the engine needs.
 
-    `everything` removes the whole store (downloads, layers, the base and the channel made here), for
-    every checkout of this machine, and this project's image in the engine.
+    `everything` removes the whole store (downloads, layers, the base and the channel made here, caches), for
+    every checkout of this machine, and this project's image in the engine. Both wait for a process that is
+    just making layers.
     """
+    return repaired(lambda: _clean(project, everything=everything, dry_run=dry_run), project.progress)
+
+
+def _clean(project: Project, *, everything: bool, dry_run: bool) -> Cleaned:
     if everything:
         return Cleaned(tuple(_everything(project, dry_run=dry_run)))
     store = Store(project.home)
@@ -54,11 +60,12 @@ def _everything(project: Project, *, dry_run: bool) -> Iterator[tuple[str, int]]
     from lockstep.engine import find_engine
 
     home = project.home
-    for folder in (home.path / "packages", home.layers, home.interpreters, home.bootstrap):
-        size = _size(folder)
-        if not dry_run:
-            shutil.rmtree(folder, ignore_errors=True)
-        yield str(folder), size
+    with home.exclusive("assemble"):
+        for folder in home.made_again:
+            size = _size(folder)
+            if not dry_run:
+                shutil.rmtree(folder, ignore_errors=True)
+            yield str(folder), size
     with contextlib.suppress(LockstepError):
         engine = find_engine()
         if engine is not None:

@@ -7,6 +7,7 @@ LockstepError              anything a user can cause or mend: words and a remedy
 ├── LockError              the lock is stale, edited or unreadable: lock again
 ├── FetchError             a server didn't answer: try again, the next run continues
 ├── IntegrityError         bytes aren't what the lock says: find out why before going on
+│   └── DamagedError       something in the store isn't what was put there: it is put aside, go again
 ├── PackageError           a package can't go into the image: it escapes, collides or needs a script
 ├── EngineError            no container engine, or it went away
 ├── RegistryError          a registry refused or failed
@@ -17,6 +18,8 @@ LockstepError              anything a user can cause or mend: words and a remedy
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 
 class LockstepError(Exception):
@@ -58,6 +61,18 @@ class FetchError(LockstepError):
 
 class IntegrityError(LockstepError):
     """Bytes differ from the sha256 that the lock holds."""
+
+
+class DamagedError(IntegrityError):
+    """Something in the store isn't what was put there. It is put aside by now; `path` is where it was."""
+
+    def __init__(self, message: str, path: Path) -> None:
+        super().__init__(
+            message,
+            "Run the same command again: it makes or fetches it again. If that doesn't last, the disk or the "
+            "memory may be failing: set LOCKSTEP_HOME to a folder on another disk.",
+        )
+        self.path = path
 
 
 class PackageError(LockstepError):

@@ -4,6 +4,10 @@
     layers/                     the layer store (see store.py)
     interpreters/<key>/         Pythons of images, unpacked to compile with (see prefix.py)
     bootstrap/                  base image and channel made from the Debian archive
+    repodata/                   what channels have, as rattler caches it
+    fingerprints/               which bytes a dataset's folder holds (see datasets/fingerprint.py)
+    locks/                      held while one process does what only one may
+    logs/                       of an engine that was started here
     tmp/<pid>-…                 work in progress; what a killed process left is swept at the next start
 
 Everything appears by rename from tmp/, on one file system, so a killed process leaves a thing whole
@@ -26,6 +30,12 @@ import platformdirs
 
 from lockstep.errors import DiskFullError
 
+MADE_AGAIN = ("packages", "layers", "interpreters", "bootstrap", "repodata", "fingerprints")
+"""The folders that `clean --everything` removes."""
+
+IN_USE = ("locks", "logs", "tmp")
+"""The folders of processes that may be running. There are no others: tests/test_cleaning.py sees to it."""
+
 
 @dataclass(frozen=True)
 class Home:
@@ -40,7 +50,11 @@ class Home:
 
     def package(self, sha256: str) -> Path:
         """Return where the package of this hash (hex) is kept, whether or not it is there."""
-        return self.path / "packages" / sha256
+        return self.packages / sha256
+
+    @property
+    def packages(self) -> Path:
+        return self.path / "packages"
 
     @property
     def layers(self) -> Path:
@@ -53,6 +67,15 @@ class Home:
     @property
     def bootstrap(self) -> Path:
         return self.path / "bootstrap"
+
+    @property
+    def fingerprints(self) -> Path:
+        return self.path / "fingerprints"
+
+    @property
+    def made_again(self) -> tuple[Path, ...]:
+        """Every folder whose content can be made or fetched again."""
+        return tuple(self.path / name for name in MADE_AGAIN)
 
     @contextlib.contextmanager
     def workspace(self, purpose: str) -> Iterator[Path]:

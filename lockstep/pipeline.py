@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lockstep.builds import Build, builds, remember
+from lockstep.damage import repaired
 from lockstep.errors import JobError, LockError
 from lockstep.image import Image, ImageLayer, as_image_layer, compose
 from lockstep.image.store import Store
@@ -81,7 +82,13 @@ def lock(
     `upgrade` moves packages on purpose: their names, or the empty set for all. `locked` refuses a stale
     lock with LockError instead. Raises what reading, solving and fetching raise.
     """
-    spec = spec or spec_of(project)
+    return repaired(
+        lambda: _lock(project, locked=locked, upgrade=upgrade, spec=spec or spec_of(project)),
+        project.progress,
+    )
+
+
+def _lock(project: Project, *, locked: bool, upgrade: frozenset[str] | None, spec: Spec) -> Locked:
     path = project.settings.lock_path
     old = read_lock(path) if path.exists() or locked else None
     if old and old.spec_hash == spec.hash and upgrade is None:
@@ -118,7 +125,14 @@ def _solve(project: Project, spec: Spec, old: Lock | None, upgrade: frozenset[st
 
 
 def build(project: Project, *, locked: bool = False) -> Built:
-    """Make the image and put it into the engine; what is there already isn't made again."""
+    """Make the image and put it into the engine; what is there already isn't made again.
+
+    What is damaged in the store is found when it is read, and made or fetched again.
+    """
+    return repaired(lambda: _build(project, locked=locked), project.progress)
+
+
+def _build(project: Project, *, locked: bool) -> Built:
     from lockstep.base import base_image
     from lockstep.engine import connect
     from lockstep.layers.assemble import assemble, assembled, assembled_so_far
@@ -221,7 +235,11 @@ def get_data(project: Project, *, source: str, name: str, digits: bool) -> Datas
 def last_images(project: Project) -> tuple[Image, Image | None]:
     """Return the image of this checkout's last build, and that of the build before, if it is still known."""
     store = Store(project.home)
-    known = [image for build in builds(project.state) if (image := store.image(build.image_id))]
+
+    def saved() -> list[Image]:
+        return [image for build in builds(project.state) if (image := store.image(build.image_id))]
+
+    known = repaired(saved, project.progress)
     if not known:
         raise JobError("This checkout has built no image yet.", "Run `./invoke build`.")
     return known[-1], known[-2] if len(known) > 1 else None

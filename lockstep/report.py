@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lockstep.doctor import Check
     from lockstep.engine import EngineInfo
     from lockstep.image import Image
+    from lockstep.inspection import Inspection
     from lockstep.lock import Change
     from lockstep.pipeline import Built, Locked
     from lockstep.runs.compare import Difference
@@ -236,6 +237,17 @@ def print_checks(checks: Sequence[Check], *, json: bool) -> None:
         return
     for check in checks:
         print(f"{'ok ' if check.ok else 'NO '} {check.name:14} {check.found}")
+
+
+def print_inspection(found: Inspection, *, json: bool) -> None:
+    """Print what reading the store found."""
+    if json:
+        print_json(asdict(found))
+        return
+    for line in found.damaged:
+        print(f"NO  {line} It is put aside; the next build makes or fetches it again.")
+    wrong = f"{len(found.damaged)} of them damaged" if found.damaged else "all as they were"
+    print(f"{'NO ' if found.damaged else 'ok '} {found.checked} things, {megabytes(found.size)}: {wrong}")
 
 
 def print_cleaned(cleaned: Cleaned, *, dry_run: bool) -> None:

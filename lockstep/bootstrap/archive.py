@@ -26,10 +26,12 @@ from lockstep.bootstrap.sources import (
     uris_behind,
     with_passwords,
 )
+from lockstep.damage import is_there
 from lockstep.errors import FetchError, LockstepError
 from lockstep.home import Home
 from lockstep.lock.locked import LockedDeb
 from lockstep.progress import Progress
+from lockstep.seal import check_folder, is_sealed, read_record, seal_folder, sealed
 from lockstep.servers import hide
 
 FRESH = 600
@@ -68,13 +70,12 @@ class Archive:
         answer = (
             self.folder / f"resolved-{hashlib.sha256(json.dumps(question).encode()).hexdigest()[:16]}.json"
         )
-        if answer.exists():
-            return tuple(
-                Candidate(LockedDeb(**entry.pop("deb")), **entry) for entry in json.loads(answer.read_text())
-            )
+        if (known := read_record(answer)) is not None:
+            return tuple(Candidate(LockedDeb(**x.pop("deb")), **x) for x in known["candidates"])
         found = self._resolve(question)
         partial = answer.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps([{**vars(one), "deb": vars(one.deb)} for one in found]))
+        candidates = [{**vars(one), "deb": vars(one.deb)} for one in found]
+        partial.write_bytes(sealed(answer, {"candidates": candidates}))
         partial.replace(answer)
         return found
 
@@ -114,13 +115,19 @@ def open_archive(home: Home, progress: Progress) -> Archive:
     system, codename = release_of_machine()
     folder = home.bootstrap / "archive"
     with home.exclusive("bootstrap-archive"):
-        stamp, today = folder / "stamp", fingerprint_of_sources()
-        if not (
-            stamp.exists() and stamp.read_text() == today and time.time() - stamp.stat().st_mtime < FRESH
+        stamp, today = folder / "stamp", fingerprint_of_sources().encode()
+        if (
+            is_there(stamp)
+            and stamp.read_bytes() == today
+            and time.time() - stamp.stat().st_mtime < FRESH
+            and is_sealed(folder / "lists")
         ):
+            check_folder(folder / "lists")  # apt verifies them when they come, and never again
+        else:
             with progress.task("Reading the Debian archive's package lists"):
                 _update(folder, system, codename)
-            stamp.write_text(today)
+            seal_folder(folder / "lists")
+            stamp.write_bytes(today)
         sources, mirrors = _sources(folder, system, codename)
         if not sources:
             raise LockstepError(

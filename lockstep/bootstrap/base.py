@@ -26,6 +26,7 @@ from lockstep.errors import IntegrityError, LockstepError
 from lockstep.home import Home
 from lockstep.lock.locked import Bootstrap
 from lockstep.progress import Progress
+from lockstep.seal import check_folder, is_sealed, seal_folder
 
 FORMAT = "1"
 """Changes whenever the same record would give other bytes; it is part of the cache's key."""
@@ -76,10 +77,12 @@ def bootstrap_base(
     else:
         record = recorded
     folder = home.bootstrap / f"base-{_key(record)}"
-    if not (folder / "index.json").exists():
+    if is_sealed(folder):
+        check_folder(folder)
+    else:
         fetch_debs(record.base_debs, record.sources, home, progress, mirrors=mirrors)
         with home.exclusive(folder.name):
-            if not (folder / "index.json").exists():
+            if not is_sealed(folder):
                 tools = {**_TOOLS, **unpackers(record.base_debs, home)}
                 need(tools, progress, install=install)
                 _make(record, folder, home, progress)
@@ -133,6 +136,7 @@ def _make(record: Bootstrap, folder: Path, home: Home, progress: Progress) -> No
         layout = work / "layout"
         with progress.task("Writing the base image"):
             write_layout(work / "rootfs.tar", layout, record)
+            seal_folder(layout)
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(folder)  # what an older, half-removed cache left
         folder.parent.mkdir(parents=True, exist_ok=True)

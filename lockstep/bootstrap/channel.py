@@ -25,6 +25,7 @@ from lockstep.bootstrap.names import depended_on, is_library, is_python
 from lockstep.home import Home
 from lockstep.lock.locked import Bootstrap, LockedDeb
 from lockstep.progress import Progress
+from lockstep.seal import check_folder, is_sealed, seal_folder
 
 WANTED = (
     "python3",
@@ -68,10 +69,12 @@ def bootstrap_channel(
     else:
         record = recorded
     folder = home.bootstrap / f"channel-{_key(record.channel_debs)}"
-    if not (folder / "linux-64" / "repodata.json").exists():
+    if is_sealed(folder):
+        check_folder(folder)
+    else:
         fetch_debs(record.channel_debs, record.sources, home, progress, mirrors=mirrors)
         with home.exclusive(folder.name):
-            if not (folder / "linux-64" / "repodata.json").exists():
+            if not is_sealed(folder):
                 need(unpackers(record.channel_debs, home), progress, install=install)
                 _make(record.channel_debs, folder, home, progress)
     return BootstrapChannel(folder, record)
@@ -131,6 +134,7 @@ def _make(debs: Sequence[LockedDeb], folder: Path, home: Home, progress: Progres
             make_package(name, parts, python, channel / "linux-64", work / name, home)
             task.advance()
         asyncio.run(index_fs(channel))
+        seal_folder(channel)
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(folder)  # what an older, half-removed cache left
         folder.parent.mkdir(parents=True, exist_ok=True)

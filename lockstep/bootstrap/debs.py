@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from lockstep.bootstrap.archive import host_mirrors
+from lockstep.damage import is_whole
 from lockstep.errors import FetchError, PackageError
 from lockstep.home import Home
 from lockstep.lock.locked import LockedDeb
@@ -35,12 +36,12 @@ def fetch_debs(
     *,
     mirrors: Sequence[str] | None = None,
 ) -> None:
-    """Bring every .deb into home.packages, verified; what is there already isn't touched.
+    """Bring every .deb into home.packages, verified; what is there already is read and checked.
 
     `sources` are the lock's apt sources, `mirrors` the archive's roots as this machine reaches them (its
     apt is asked if not given). Raises FetchError if no mirror has a .deb any more or none can be reached.
     """
-    missing = [deb for deb in debs if not home.package(deb.sha256).exists()]
+    missing = [deb for deb in debs if not is_whole(home.package(deb.sha256), deb.sha256)]
     if not missing:
         return
     roots = in_turn(sources, host_mirrors(home) if mirrors is None else mirrors)

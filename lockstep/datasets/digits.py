@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from lockstep.damage import is_whole, repaired
 from lockstep.datasets.dataset import SIDE, Dataset, add_image, new_dataset, png, read_dataset
 from lockstep.errors import IntegrityError
 from lockstep.fetch import fetch_url
@@ -35,7 +36,8 @@ def make_digits(
     """
     with new_dataset(data, NAME) as folder:
         if folder is not None:
-            rows = gzip.decompress(_digits_file(home, progress, servers)).decode().splitlines()
+            content = repaired(lambda: _digits_file(home, progress, servers), progress)
+            rows = gzip.decompress(content).decode().splitlines()
             for index, row in enumerate(rows):
                 *greys, label = (int(float(value)) for value in row.split(","))
                 split = "test" if index % 5 == 4 else "train"
@@ -49,7 +51,7 @@ def _digits_file(home: Home, progress: Progress, servers: Servers | None) -> byt
 
     servers = servers or read_servers()
     wheel = home.package(_WHEEL_SHA256)
-    if not wheel.exists():
+    if not is_whole(wheel, _WHEEL_SHA256):
         progress.say("Fetching scikit-learn's wheel for its images of digits (9 MB).")
         spec = Spec(
             name=NAME,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from lockstep.errors import JobError
+from lockstep.errors import DamagedError, JobError
 from lockstep.home import Home
+from lockstep.seal import read_record, sealed
 
 _FORMAT = 1
 _SETTLED_SECONDS = 2.0
@@ -28,10 +28,10 @@ def fingerprint(folder: Path, home: Home) -> str:
         )
     listing, newest = _listing(folder)
     key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()
-    remembered = home.path / "fingerprints" / f"{key}.json"
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        known = json.loads(remembered.read_text())
-        if (known["format"], known["listing"]) == (_FORMAT, listing):
+    remembered = home.fingerprints / f"{key}.json"
+    with contextlib.suppress(DamagedError):  # then it is computed again, as if a file had changed
+        known = read_record(remembered)
+        if known and (known["format"], known["listing"]) == (_FORMAT, listing):
             return str(known["fingerprint"])
     digest = hashlib.sha256()
     for path, _ in sorted(_files(str(folder))):
@@ -41,7 +41,8 @@ def fingerprint(folder: Path, home: Home) -> str:
     if time.time() - newest > _SETTLED_SECONDS and _listing(folder)[0] == listing:
         remembered.parent.mkdir(parents=True, exist_ok=True)
         part = remembered.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps({"format": _FORMAT, "listing": listing, "fingerprint": found}))
+        value = {"format": _FORMAT, "listing": listing, "fingerprint": found}
+        part.write_bytes(sealed(remembered, value))
         part.replace(remembered)
     return found
 

@@ -52,21 +52,35 @@ def deliver(
 ) -> Delivery:
     """Bring `image` into the engine and call it `name` (`repository:tag`), which moves in one step.
 
-    Nothing else is left in the engine, and Ctrl-C cancels. Raises EngineError, DiskFullError, or
-    IntegrityError when the engine's image isn't this one afterwards. `road_of` is asked for the road
+    Nothing else is left in the engine, and Ctrl-C cancels. Raises EngineError, DiskFullError,
+    IntegrityError when the engine's image isn't this one afterwards, or DamagedError: the engine checks
+    the layers that it takes, and when it refuses, ours are read. `road_of` is asked for the road
     only when there is something to bring. `begun` hands over a head start.
     """
     found = engine_id(api, image)
     if found is not None:
         _tag(api, found, name)
         return Delivery(found, "there already", 0, len(image.layers))
-    missing = [layer.digest for layer in image.layers if not store.has(layer.digest)]
+    missing = [layer.digest for layer in image.layers if not store.has(layer.digest, layer.size)]
     if missing:
         raise EngineError(
             f"The store lacks {len(missing)} of the image's layers.",
             "Run `./invoke build`: it makes them again.",
         )
-    new, road = None, road_of()
+    with store.suspected(layer.digest for layer in image.layers):
+        return _bring(api, image, store, name, progress, road_of(), begun)
+
+
+def _bring(
+    api: Any,
+    image: Image,
+    store: Store,
+    name: str,
+    progress: Progress,
+    road: Road,
+    begun: Callable[[], Loading] | None,
+) -> Delivery:
+    new = None
     if road == "layers":
         new = _load_layers(api, image, store, name, progress, begun)
     elif road == "pull":

@@ -66,7 +66,7 @@ def build_system(
     with store.home.exclusive("dockerfile"):
         known = store.read_json("dockerfiles", key)
         found = store.image(known["image"]) if known else None
-        if found is not None and all(store.has(layer.digest) for layer in found.layers):
+        if found is not None and all(store.has(layer.digest, layer.size) for layer in found.layers):
             return System(found, depends_on_day(text))
         name = f"lockstep/base:{base.id.removeprefix('sha256:')[:32]}"
         deliver(api, base, store, name, progress, road_of)

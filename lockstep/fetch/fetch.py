@@ -13,6 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from lockstep.damage import is_there, is_whole, repaired
 from lockstep.errors import DiskFullError
 from lockstep.home import Home
 from lockstep.lock.locked import BOOTSTRAP_SCHEME, Bootstrap, LockedPackage
@@ -38,10 +39,13 @@ def fetch(
     """Bring every package into `home.package(sha256)` and return those paths by sha256.
 
     `bootstrap` is the lock's, for packages that Lockstep makes itself; `install` says whether making
-    them may install tools. Raises FetchError, IntegrityError or DiskFullError; the next call continues.
+    them may install tools. What is there isn't read: who makes a layer of it checks it. Raises FetchError,
+    IntegrityError, DamagedError or DiskFullError; the next call continues.
     """
     packages = list(packages)
-    missing = {package.sha256: package for package in packages if not _is_there(home, package)}
+    missing = repaired(
+        lambda: {x.sha256: x for x in packages if not is_there(home.package(x.sha256), x.size)}, progress
+    )
     if missing:
         servers = servers or read_servers()
         own = [package for package in missing.values() if _is_own(package)]
@@ -74,10 +78,10 @@ def fetch_url(
 ) -> Path:
     """Bring one file into `home.package(sha256)` and return that path; `mirrors` are tried before `url`.
 
-    `size` is in bytes, None if it isn't known. Raises what `fetch` raises.
+    `size` is in bytes, None if it isn't known. What is there is read and checked. Raises what `fetch` raises.
     """
     target = home.package(sha256)
-    if not target.exists():
+    if not repaired(lambda: is_there(target, size) and is_whole(target, sha256), progress):
         servers = servers or read_servers()
         addresses = (*mirrors, *servers.addresses(url))
         name = urlsplit(url).path.rsplit("/", 1)[-1]
@@ -88,18 +92,6 @@ def fetch_url(
 def new_client() -> httpx.Client:
     """Return an HTTP client with the proxies and certificates of this machine's settings."""
     return read_servers().client()
-
-
-def _is_there(home: Home, package: LockedPackage) -> bool:
-    """Tell whether a package is there; a file of another length is a broken disk's and goes."""
-    path = home.package(package.sha256)
-    try:
-        if path.stat().st_size == package.size:
-            return True
-    except FileNotFoundError:
-        return False
-    path.unlink(missing_ok=True)
-    return False
 
 
 def _is_own(package: LockedPackage) -> bool:
@@ -120,7 +112,7 @@ def _own_addresses(package: LockedPackage, channel: Path) -> tuple[str, ...]:
 
 def _run(downloads: Sequence[Download], home: Home, progress: Progress, servers: Servers) -> None:
     """Run the downloads on daemon threads, so that Ctrl-C ends at once however long a server is silent."""
-    folder = home.path / "packages"
+    folder = home.packages
     folder.mkdir(parents=True, exist_ok=True)
     total = sum(download.size or 0 for download in downloads)
     if total > (free := shutil.disk_usage(folder).free):

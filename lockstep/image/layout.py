@@ -31,7 +31,7 @@ def read_layout(folder: Path, store: Store) -> Image:
     image = read_image(manifest, config)
     store.put(config)
     for layer in image.layers:
-        if not store.has(layer.digest):
+        if not store.has(layer.digest, layer.size):
             with store.incoming(layer.digest) as file, _blob(folder, layer.digest).open("rb") as source:
                 shutil.copyfileobj(source, file)
     return image

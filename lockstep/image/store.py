@@ -7,25 +7,28 @@
     layers/locks/<key>.json     all layers of a lock
     layers/images/<hex>.json    images, by their ID
 
-A file's name is its promise: blobs are verified while they are written and appear by rename, so whatever
-is there is whole and is not read again.
+A blob's name is its hash, a record holds its own: both are verified while they are written and appear by
+rename. What comes out is checked by whoever reads it (docs/decisions/21); what is wrong is put aside, and a
+DamagedError says so.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lockstep.errors import IntegrityError
+from lockstep.damage import is_there, is_whole
+from lockstep.errors import DiskFullError, IntegrityError, LockstepError
 from lockstep.home import Home
 from lockstep.image.image import BASE_DIGEST, Image, ImageLayer
 from lockstep.image.layer import CHUNK, Layer
+from lockstep.seal import read_record, sealed
 
 File = tuple[str, int, int]
 """What a path holds (a hash, a link's target, or "folder"), and its first and last byte in the tar."""
@@ -41,9 +44,28 @@ class Store:
         """Return where the blob "sha256:<hex>" is kept, whether or not it is there."""
         return self.home.layers / "sha256" / digest.removeprefix("sha256:")
 
-    def has(self, digest: str) -> bool:
-        """Say whether a blob is there; what is there is whole."""
-        return self.blob(digest).exists()
+    def has(self, digest: str, size: int | None = None) -> bool:
+        """Say whether a blob is there, of `size` bytes if that is known; its content isn't read.
+
+        Raises DamagedError for anything else in its place.
+        """
+        return is_there(self.blob(digest), size)
+
+    def check(self, digest: str) -> None:
+        """Read a blob, if it is there; raise DamagedError unless it is what its digest says."""
+        is_whole(self.blob(digest), digest.removeprefix("sha256:"))
+
+    @contextlib.contextmanager
+    def suspected(self, digests: Iterable[str]) -> Iterator[None]:
+        """Read these blobs only if the block fails: they may be why. Then a damaged one is what is raised."""
+        try:
+            yield
+        except DiskFullError:
+            raise
+        except (LockstepError, OSError):
+            for digest in digests:
+                self.check(digest)
+            raise
 
     def put(self, data: bytes) -> str:
         """Keep a small blob (a config, a manifest) and return its digest."""
@@ -77,6 +99,7 @@ class Store:
         """Take a finished file on the store's disk in, by rename, as the blob of a known digest."""
         path.chmod(0o644)
         target = self.blob(digest)
+        is_there(target)  # a folder in its place would be in the way
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(path, target)
 
@@ -91,13 +114,14 @@ class Store:
         told = self.read_json("images", image_id)
         if told is None or not self.has(image_id):
             return None
+        self.check(image_id)
         layers = tuple(ImageLayer(**{**x, "packages": tuple(x["packages"])}) for x in told["layers"])
         return Image(self.blob(image_id).read_bytes(), layers)
 
     def layer(self, key: str) -> Layer | None:
         """Return the layer that was made for a key, if it and its blob are there."""
         told = self.read_json("made", key)
-        if told is None or not self.has(told["diff_id"]):
+        if told is None or not self.has(told["diff_id"], told["size"]):
             return None
         return Layer(told["diff_id"], told["size"], tuple(told["packages"]))
 
@@ -108,40 +132,41 @@ class Store:
 
         `members` are the keys of the layers that it was merged from.
         """
-        self.write_json("files", key, files)
+        self.write_json("files", key, {"paths": files})
         self.adopt(file, layer.diff_id)
         told = {**asdict(layer), "members": members}
         self.write_json("made", key, told)  # last: it promises the other two
 
     def files(self, key: str) -> dict[str, File]:
         """Return what the layer of a key holds, by path relative to the image's root, sorted."""
-        told: dict[str, list[Any]] = self.read_json("files", key) or {}
-        return {path: (what, start, end) for path, (what, start, end) in told.items()}
+        told = self.read_json("files", key) or {"paths": {}}
+        return {path: (what, start, end) for path, (what, start, end) in told["paths"].items()}
 
     def save_layers(self, key: str, layers: Sequence[Layer]) -> None:
         """Remember all layers of a lock."""
-        self.write_json("locks", key, [asdict(x) for x in layers])
+        self.write_json("locks", key, {"layers": [asdict(x) for x in layers]})
 
     def layers(self, key: str) -> tuple[Layer, ...] | None:
         """Return all layers of a lock, if they are known and every blob is there."""
         told = self.read_json("locks", key)
-        if told is None or not all(self.has(x["diff_id"]) for x in told):
+        if told is None or not all(self.has(x["diff_id"], x["size"]) for x in told["layers"]):
             return None
-        return tuple(Layer(x["diff_id"], x["size"], tuple(x["packages"])) for x in told)
+        return tuple(Layer(x["diff_id"], x["size"], tuple(x["packages"])) for x in told["layers"])
 
-    def read_json(self, kind: str, key: str) -> Any | None:
-        """Return what was kept of a kind ("made", "files", "locks", "images") under a key, or None."""
-        try:
-            return json.loads(self._json_path(kind, key).read_bytes())
-        except FileNotFoundError:
-            return None
+    def read_json(self, kind: str, key: str) -> dict[str, Any] | None:
+        """Return what was kept of a kind ("made", "files", "locks", "images") under a key, or None.
 
-    def write_json(self, kind: str, key: str, value: object) -> None:
+        Raises DamagedError for a record that isn't as it was written.
+        """
+        return read_record(self._json_path(kind, key))
+
+    def write_json(self, kind: str, key: str, value: Mapping[str, Any]) -> None:
         """Keep a value under a key, whole or not at all."""
         path = self._json_path(kind, key)
+        is_there(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with self.home.workspace("json") as folder:
-            (folder / "json").write_bytes(json.dumps(value, separators=(",", ":")).encode())
+            (folder / "json").write_bytes(sealed(path, value))
             os.replace(folder / "json", path)
 
     def _json_path(self, kind: str, key: str) -> Path:
@@ -170,11 +195,9 @@ class Store:
         images = {x.id for x in kept}
         blobs = {x.digest for image in kept for x in image.layers} | images
         blobs |= {x.labels.get(BASE_DIGEST, "") for x in kept}
-        made: dict[str, Any] = {
-            x.stem: self.read_json("made", x.stem) for x in self.home.layers.glob("made/*.json")
-        }
-        shared = [x for told in made.values() if told["diff_id"] in blobs for x in told["members"]]
-        blobs |= {made[x]["diff_id"] for x in shared if x in made}
+        made = {x.stem: self.read_json("made", x.stem) or {} for x in self.home.layers.glob("made/*.json")}
+        shared = [x for told in made.values() if told.get("diff_id") in blobs for x in told["members"]]
+        blobs |= {made[x]["diff_id"] for x in shared if made.get(x)}
         unused = [x for x in sorted(self.home.layers.glob("sha256/*")) if f"sha256:{x.name}" not in blobs]
         unpacked = sum(x.lstat().st_size for x in self.home.interpreters.rglob("*"))
         if dry_run:
@@ -196,8 +219,8 @@ class Store:
 
 def _remove(path: Path) -> int:
     try:
-        size = path.stat().st_size
-        path.unlink()
+        size = path.lstat().st_size
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     except FileNotFoundError:
         return 0
     return size

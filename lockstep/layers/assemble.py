@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,18 +75,25 @@ def assemble(
                 }
             )
             layers = tuple(
-                _layer_of(store, [keys[x] for x in members], folder) for members in group(lock.packages)
+                _layer_of(store, [keys[x] for x in members], folder, set(missing.values()))
+                for members in group(lock.packages)
             )
         store.save_layers(_lock_key(lock), layers)
         return layers
 
 
-def _layer_of(store: Store, keys: Sequence[str], folder: Path) -> Layer:
-    """Return the layer of a group: its only package's own, or one merged from those of all."""
+def _layer_of(store: Store, keys: Sequence[str], folder: Path, made_now: Set[str]) -> Layer:
+    """Return the layer of a group: its only package's own, or one merged from those of all.
+
+    What goes into a merge is checked first, but for what this process has just hashed while it wrote it.
+    """
     key = _group_key(keys)
     if (layer := store.layer(key)) is not None:
         return layer
     parts = [x for x in map(store.layer, keys) if x is not None]
+    for part, each in zip(parts, keys, strict=True):
+        if each not in made_now:
+            store.check(part.diff_id)
     files = [store.files(x) for x in keys]
     path = folder / key
     with path.open("wb", BUFFER) as file:

@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from lockstep.damage import is_whole
 from lockstep.errors import FetchError, PackageError
 from lockstep.image.layer import Layer, LayerWriter
 from lockstep.image.store import File, Store
@@ -28,6 +29,7 @@ from lockstep.layers.package import Item, Unpacked
 from lockstep.layers.prefix import interpreter_packages, link_interpreter, link_package, python_of
 from lockstep.layers.wheel import open_wheel
 from lockstep.lock.locked import LockedPackage
+from lockstep.seal import check_folder, is_sealed, seal_folder
 
 BUFFER = 1 << 18
 OPEN = 64  # packages open at once: each holds a file open, and a conda package lies linked on the disk
@@ -105,7 +107,7 @@ class Workshop:
     @contextlib.contextmanager
     def _opened(self, package: LockedPackage) -> Iterator[Unpacked]:
         path = self._paths.get(package.sha256)
-        if path is None or not path.exists():
+        if path is None or not is_whole(path, package.sha256):
             raise FetchError(
                 f"{package.filename} isn't on this machine any more.",
                 "Run the same command again to fetch it.",
@@ -127,8 +129,14 @@ class Workshop:
         """Return the program of the image's Python; it is unpacked once on this machine."""
         key = hashlib.sha256("".join(x.sha256 for x in packages).encode()).hexdigest()
         kept = self._store.home.interpreters / key
-        if not kept.exists():
+        if is_sealed(kept):
+            check_folder(kept)
+        else:
+            shutil.rmtree(kept, ignore_errors=True)  # of a version that didn't seal
+            for package in packages:
+                is_whole(self._paths[package.sha256], package.sha256)
             made = link_interpreter(packages, self._paths, self._new_folder())
+            seal_folder(made)
             kept.parent.mkdir(exist_ok=True)
             made.rename(kept)
         return kept / "bin" / "python"

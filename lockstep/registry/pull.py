@@ -10,6 +10,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from lockstep.damage import damaged, is_there
 from lockstep.errors import IntegrityError, RegistryError
 from lockstep.home import disk_full_in_words
 from lockstep.image import Image, digest_of, read_image
@@ -57,8 +58,9 @@ def pull_base(reference: str, digest: str, store: Store, progress: Progress = SI
             )
         told = json.loads(manifest)
         _blob(client, told["config"], store, Task(), threading.Event())
+        store.check(told["config"]["digest"])
         image = read_image(manifest, store.blob(told["config"]["digest"]).read_bytes())
-        missing = [x for x in told["layers"] if not store.has(x["digest"])]
+        missing = [x for x in told["layers"] if not store.has(x["digest"], x["size"])]
         with progress.task(f"Pulling {reference}", sum(x["size"] for x in missing) or None) as task:
             together(lambda layer, stop: _blob(client, layer, store, task, stop), missing)
     store.put(manifest)
@@ -150,6 +152,7 @@ def _blob(
             return
         part = store.home.layers / "partial" / digest.removeprefix("sha256:")
         part.parent.mkdir(parents=True, exist_ok=True)
+        goes_on = is_there(part)
         client.retried(f"fetching {digest[:19]}", lambda: _receive(client, digest, size, part, task, stop))
         if stop.is_set():
             return
@@ -158,6 +161,8 @@ def _blob(
             while chunk := file.read(CHUNK):
                 found.update(chunk)
         if f"sha256:{found.hexdigest()}" != digest:
+            if goes_on:
+                raise damaged(part, f"expected {digest} when the rest had come, found {found.hexdigest()}")
             part.unlink()
             raise IntegrityError(
                 f"{client.reference.host} gave sha256:{found.hexdigest()} for the layer {digest}.",

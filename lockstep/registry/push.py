@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 
+from lockstep.damage import damaged
 from lockstep.errors import IntegrityError
 from lockstep.image import CONFIG, LAYER, MANIFEST, Image, ImageLayer, digest_of
 from lockstep.image.store import Store
@@ -58,8 +59,9 @@ class _Blob:
 def push(image: Image, store: Store, reference: str, progress: Progress = SILENT) -> PushResult:
     """Push `image` and give it the reference's tag; return what the registry has afterwards.
 
-    Raises UnreachableError, RegistryError in words, or IntegrityError when what is read back isn't
-    this image. A push that was cut off goes on with the blobs that aren't there yet.
+    Raises UnreachableError, RegistryError in words, IntegrityError when what is read back isn't this image,
+    or DamagedError for a layer that isn't what it was: the registry isn't asked to keep it. A push that was
+    cut off goes on with the blobs that aren't there yet.
     """
     named = parse_reference(reference)
     with RegistryClient(named) as client:
@@ -200,16 +202,14 @@ class _Upload:
                 task.advance(-body.read)
                 raise
             made = _Blob(GZIP if blob is None else blob.media_type, body.digest, body.size)
-            if blob is not None and made.digest != blob.digest:
-                raise IntegrityError(
-                    f"The store's blob {blob.digest} holds {made.digest}.",
-                    "Run `./invoke clean`, then build again: the disk may be failing.",
-                )
+            if body.read_digest != layer.digest:  # before the registry is asked to keep it
+                raise damaged(path, f"expected {layer.digest}, found {body.read_digest}")
             url = httpx.URL(self._client.locate(response.headers["Location"]))
             self._client.request("PUT", str(url.copy_merge_params({"digest": made.digest})), expect=(201,))
             return made
 
-        made = self._client.retried(f"sending {layer.digest[:19]}", send)
+        with self._store.suspected([layer.digest]):
+            made = self._client.retried(f"sending {layer.digest[:19]}", send)
         self._count(made.size)
         with self._lock:
             self._note(made.digest)
@@ -227,7 +227,7 @@ class _Upload:
 
 
 class _Body:
-    """A blob on its way: read, compressed and hashed in one pass; `digest` and `size` hold at the end."""
+    """A blob on its way: read, compressed and hashed in one pass; what is said of it holds at the end."""
 
     def __init__(self, path: Path, task: Task, stop: threading.Event, *, compress: bool) -> None:
         self._path = path
@@ -235,6 +235,7 @@ class _Body:
         self._stop = stop
         self._compress = compress
         self._hash = hashlib.sha256()
+        self._read_hash = hashlib.sha256() if compress else self._hash
         self.size = 0
         self.read = 0
 
@@ -242,6 +243,11 @@ class _Body:
     def digest(self) -> str:
         """The digest of what was sent."""
         return f"sha256:{self._hash.hexdigest()}"
+
+    @property
+    def read_digest(self) -> str:
+        """The digest of what was read."""
+        return f"sha256:{self._read_hash.hexdigest()}"
 
     def __iter__(self) -> Iterator[bytes]:
         # wbits 31: a gzip header without name and time (RFC 1952), so equal layers give equal blobs
@@ -252,6 +258,8 @@ class _Body:
                     raise httpx.ReadError("stopped")
                 self.read += len(chunk)
                 self._task.advance(len(chunk))
+                if deflate:
+                    self._read_hash.update(chunk)
                 if out := (deflate.compress(chunk) if deflate else chunk):
                     yield self._sent(out)
         if deflate:

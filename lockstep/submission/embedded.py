@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lockstep.damage import repaired
 from lockstep.errors import LockstepError
 from lockstep.home import Home
 from lockstep.image_name import parse_image_name
@@ -189,9 +190,13 @@ def find_image(project: Project, reference: str) -> str | None:
         if found or "@" not in reference:
             return found
         named, store = parse_image_name(reference), Store(project.home)
-        image = pull_base(named.place, named.digest, store, project.progress)
         name = f"{named.repository.rpartition('/')[2]}:{named.digest[7:23]}"
-        return engine.deliver(image, store, name).image_id
+
+        def pulled() -> str:
+            image = pull_base(named.place, named.digest, store, project.progress)
+            return engine.deliver(image, store, name).image_id
+
+        return repaired(pulled, project.progress)
 
 
 def _project(folder: Path, progress: Progress) -> Project:

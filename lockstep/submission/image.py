@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lockstep.azureml import Workspace
-from lockstep.errors import RegistryError
+from lockstep.damage import repaired
+from lockstep.errors import IntegrityError, RegistryError
 from lockstep.image.store import Store
 from lockstep.image_name import ImageName, parse_image_name, parse_repository
 from lockstep.project import Project
@@ -53,9 +54,27 @@ def _push(project: Project, named: ImageName, image: Image) -> PushResult:
     from lockstep.registry import push as push_blobs
 
     tag = named.tag or image.id.removeprefix("sha256:")[:16]  # a tag of its own: nobody's else moves
-    pushed = push_blobs(image, Store(project.home), f"{named.place}:{tag}", project.progress)
+    store = Store(project.home)
+
+    def once() -> PushResult:
+        if not all(store.has(layer.digest, layer.size) for layer in image.layers):
+            _make_again(project, image)
+        return push_blobs(image, store, f"{named.place}:{tag}", project.progress)
+
+    pushed = repaired(once, project.progress)
     project.progress.say(
         f"Pushed {pushed.reference}: {pushed.sent / 1e6:,.1f} MB sent, "
         f"{pushed.blobs_reused} blobs were there."
     )
     return pushed
+
+
+def _make_again(project: Project, image: Image) -> None:
+    """Build once more, for the layers that were put aside because they were damaged."""
+    from lockstep import pipeline
+
+    if (found := pipeline.build(project).image.id) != image.id:
+        raise IntegrityError(
+            f"Expected to make {image.id} again, found {found}: docker/Dockerfile gives another result today.",
+            "Run the same command again: it takes the new image.",
+        )
