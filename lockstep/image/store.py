@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lockstep.damage import is_there, is_whole
+from lockstep.damage import damaged, is_there, is_whole
 from lockstep.errors import DiskFullError, IntegrityError, LockstepError
 from lockstep.home import Home
 from lockstep.image.image import BASE_DIGEST, Image, ImageLayer
@@ -119,9 +119,11 @@ class Store:
         return Image(self.blob(image_id).read_bytes(), layers)
 
     def layer(self, key: str) -> Layer | None:
-        """Return the layer that was made for a key, if it and its blob are there."""
+        """Return the layer that was made for a key, if it, its blob and the record of its files are there."""
         told = self.read_json("made", key)
         if told is None or not self.has(told["diff_id"], told["size"]):
+            return None
+        if not is_there(self._json_path("files", key)):
             return None
         return Layer(told["diff_id"], told["size"], tuple(told["packages"]))
 
@@ -138,8 +140,9 @@ class Store:
         self.write_json("made", key, told)  # last: it promises the other two
 
     def files(self, key: str) -> dict[str, File]:
-        """Return what the layer of a key holds, by path relative to the image's root, sorted."""
-        told = self.read_json("files", key) or {"paths": {}}
+        """Return what a layer that is there holds, by path relative to the image's root, sorted."""
+        if (told := self.read_json("files", key)) is None:
+            raise damaged(self._json_path("files", key), "expected the paths in a layer, found nothing")
         return {path: (what, start, end) for path, (what, start, end) in told["paths"].items()}
 
     def save_layers(self, key: str, layers: Sequence[Layer]) -> None:

@@ -74,6 +74,7 @@ class Compiler:
         self._starting = threading.Lock()
         self._free: queue.Queue[_Server | None] = queue.Queue()
         self._started: list[_Server] = []
+        self._closed = False
         for _ in range(count):
             self._free.put(None)
 
@@ -101,6 +102,8 @@ class Compiler:
 
     def _start(self) -> _Server:
         with self._starting:
+            if self._closed:
+                raise RuntimeError("closed: nobody waits for this piece any more")
             if self._program is None:
                 self._program = self._interpreter()
             server = _Server(self._program)
@@ -109,6 +112,8 @@ class Compiler:
 
     def close(self) -> None:
         """End the processes, also in the middle of a file."""
+        with self._starting:
+            self._closed = True
         for server in self._started:
             server.kill()
 

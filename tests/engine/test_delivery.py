@@ -15,7 +15,7 @@ import pytest
 from lockstep.engine import Engine, archive, head_start, loading, loopback
 from lockstep.engine.delivery import Road, deliver, engine_id
 from lockstep.engine.owner import LABEL, this_process
-from lockstep.errors import EngineError
+from lockstep.errors import DamagedError, EngineError
 from lockstep.image import LOCK_HASH, Image, ImageLayer
 from lockstep.image.store import Store
 from lockstep.progress import SILENT, Progress, Task
@@ -297,18 +297,35 @@ def test_missing_layer_is_an_error_with_a_remedy(
         engine.deliver(image, store, name)
 
 
+@pytest.mark.parametrize("road", ["layers", "pull", "whole"])
+@pytest.mark.parametrize("at", [3, 600])
 def test_damaged_layer_never_becomes_an_image(
-    engine: Engine, store: Store, name: str, base_layer: ImageLayer
+    engine: Engine, store: Store, name: str, base_layer: ImageLayer, road: Road, at: int
 ) -> None:
-    """A blob that isn't what its digest says is refused by the engine, in words."""
-    bad = add_layer(store, {"bad": os.urandom(64)})
+    """A bit in a blob's header or content: the engine refuses it, the store puts it aside; then all is well."""
+    bad = add_layer(store, {"bad": os.urandom(1000)})
     blob = store.blob(bad.digest)
-    blob.chmod(0o644)
-    blob.write_bytes(blob.read_bytes().replace(b"bad", b"BAD"))
+    content = blob.read_bytes()
+    blob.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
     image = make_image(base_layer, bad)
-    with pytest.raises(EngineError):
-        engine.deliver(image, store, name)
+    with pytest.raises(DamagedError, match=bad.digest[7:]):
+        deliver(engine.api, image, store, name, SILENT, lambda: road)
     assert engine.image_id(name) is None
+    assert not store.has(bad.digest)
+    store.put(content)
+    deliver(engine.api, image, store, name, SILENT, lambda: road)
+    assert engine.image_id(name) is not None
+
+
+@pytest.mark.parametrize("size", [0, 700])
+def test_a_layer_of_another_size_is_never_sent(
+    engine: Engine, store: Store, name: str, base_layer: ImageLayer, size: int
+) -> None:
+    """An empty or truncated blob is found before the engine is asked."""
+    bad = add_layer(store, {"bad": os.urandom(1000)})
+    os.truncate(store.blob(bad.digest), size)
+    with pytest.raises(DamagedError, match=f"found {size}"):
+        engine.deliver(make_image(base_layer, bad), store, name)
 
 
 @pytest.mark.parametrize("road", ["layers", "pull", "whole"])

@@ -15,13 +15,29 @@ from pathlib import Path
 import httpx
 import pytest
 
-from lockstep.errors import IntegrityError, RegistryError, UnreachableError
+from lockstep.errors import DamagedError, IntegrityError, RegistryError, UnreachableError
 from lockstep.home import Home
-from lockstep.image import Image
+from lockstep.image import Image, digest_of
 from lockstep.image.store import Store
 from lockstep.progress import Progress, Task
 from lockstep.registry import pull_base, push, resolve
 from tests.registry.conftest import PASSWORD, Registry, free_port, layer, log_in, make_image
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_damaged_layer_is_never_pushed(registry: Registry, image: Image, store: Store, which: int) -> None:
+    """A bit in a base's blob or in one of ours: the registry keeps no image, the store no such blob."""
+    blob = store.blob(image.layers[which].digest)
+    content = blob.read_bytes()
+    blob.write_bytes(content[:600] + bytes([content[600] ^ 1]) + content[601:])
+    with pytest.raises(DamagedError, match=blob.name):
+        push(image, store, f"{registry.host}/team/env:v1")
+    assert not blob.exists()
+    assert httpx.get(f"http://{registry.host}/v2/team/env/manifests/v1", trust_env=False).status_code == 404
+    store.put(content)
+    told = push(image, store, f"{registry.host}/team/env:v1")
+    for layer_, entry in zip(image.layers, json.loads(registry.blob(told.digest))["layers"], strict=True):
+        assert digest_of(gzip.decompress(registry.blob(entry["digest"]))) == layer_.diff_id
 
 
 def test_pushed_image_is_the_same_image(registry: Registry, image: Image, store: Store) -> None:
