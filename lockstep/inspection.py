@@ -1,6 +1,6 @@
 """Inspection: everything in the store is read once and checked, as `./invoke doctor --store` does.
 
-A build checks only what it reads. What rattler caches (`repodata/`) is rattler's to check.
+A build checks only what it reads.
 """
 
 from __future__ import annotations
@@ -83,7 +83,12 @@ def _records(home: Home) -> Iterator[_Thing]:
 
 
 def _folders(home: Home) -> Iterator[_Thing]:
-    found = (*home.bootstrap.glob("*"), *home.interpreters.glob("*"), home.bootstrap / "archive" / "lists")
+    found = (
+        *home.bootstrap.glob("*"),
+        *home.interpreters.glob("*"),
+        home.bootstrap / "archive" / "lists",
+        home.path / "repodata",
+    )
     for path in sorted(found):
         if is_sealed(path):
             yield _Thing(path, partial(check_folder, path))

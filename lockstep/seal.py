@@ -51,9 +51,14 @@ def _seal(path: Path, value: Mapping[str, Any]) -> str:
 
 
 def seal_folder(folder: Path) -> None:
-    """Write down what the folder holds; nothing in it may change afterwards."""
+    """Write down what the folder holds; nothing in it may change while it is sealed."""
     sums = "".join(f"{found}  {path}\n" for path, found in sorted(_hashes(folder)))
     (folder / _SUMS).write_text(sums, encoding="utf-8", errors="surrogateescape")
+
+
+def unseal_folder(folder: Path) -> None:
+    """Take the seal off: what the folder holds is going to change."""
+    (folder / _SUMS).unlink()
 
 
 def is_sealed(folder: Path) -> bool:

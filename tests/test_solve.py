@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lockstep.damage import repaired
 from lockstep.errors import FetchError, SettingsError, SolveError, SpecError
 from lockstep.fetch import fetch
 from lockstep.home import Home
@@ -669,3 +670,38 @@ def test_provided_names() -> None:
         "opencv-contrib-python": "4.10+conda",
         "local": "1.0+cu118.conda",
     }
+
+
+def test_a_damaged_cache_never_gives_another_lock(
+    server: Loopback, channel: str, home: Home, read: Read, tmp_path: Path
+) -> None:
+    """A bit at many places of rattler's cache, its times unchanged: the lock is the one that it was."""
+    spec = read("numpy", "python=3.11", channels=(channel,))
+    first = dump_lock(solve(spec, home=home, base=BASE))
+    files = [path for path in sorted((home.path / "repodata").rglob("*")) if path.is_file()]
+    assert len(files) > 3
+    for path in files:
+        content = path.read_bytes()
+        for at in {content.find(b"sha256") + 12, content.find(b"2.1.0") + 2, len(content) // 2}:
+            state = path.stat()
+            path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+            os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+            said = Told()
+            lock = repaired(lambda: solve(spec, home=home, base=BASE), said)
+            assert dump_lock(lock) == first
+            assert "is damaged" in said.lines[0]
+            if not path.exists():  # rattler names some files by chance
+                break
+            content = path.read_bytes()
+
+
+def test_the_cache_of_a_killed_process_begins_anew(
+    server: Loopback, channel: str, home: Home, read: Read
+) -> None:
+    """Nobody knows what of it is whole."""
+    spec = read("python=3.11", channels=(channel,))
+    first = dump_lock(solve(spec, home=home, base=BASE))
+    (home.path / "repodata" / "SHA256SUMS").unlink()
+    (home.path / "repodata" / "half").write_text("half")
+    assert dump_lock(solve(spec, home=home, base=BASE)) == first
+    assert not (home.path / "repodata" / "half").exists()

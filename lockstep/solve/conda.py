@@ -14,6 +14,7 @@ from lockstep.errors import SolveError, SpecError
 from lockstep.home import Home
 from lockstep.lock.locked import LockedPackage
 from lockstep.servers import PROXY_VARIABLES, Servers, hide, without_userinfo
+from lockstep.solve.repodata import repodata_cache
 from lockstep.spec import Spec
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def solve_conda(
 
     try:
         try:
-            records = asyncio.run(run(home.path / "repodata"))
+            with repodata_cache(home) as cache:
+                records = asyncio.run(run(cache))
         except GatewayError:  # a damaged cache, or a plain server whose 304 rattler can't follow: ask anew
             with home.workspace("repodata") as fresh:
                 records = asyncio.run(run(fresh))
