@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.mark.parametrize("command", LINTERS, ids=" ".join)
 def test_a_linter_finds_nothing(command: tuple[str, ...]) -> None:
+    """Each linter ends with 0."""
     program = Path(sys.prefix, "bin", command[0])
 
     done = subprocess.run(

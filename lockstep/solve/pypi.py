@@ -25,7 +25,7 @@ from lockstep.spec import Spec
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore] # installed on 3.10 alone
 
 _LINES = 16
 _HASH = re.compile(r" --hash=sha256:([0-9a-f]{64})")
