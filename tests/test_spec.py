@@ -151,6 +151,30 @@ def test_a_requirements_file(read: Read) -> None:
     assert spec.channels == ()
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["-i https://h.test/simple --trusted-host h.test --pre"],
+        ["--index-url=https://h.test/simple --pre --trusted-host=h.test"],
+        ["--pre", "--trusted-host 'h.test' -i 'https://h.test/simple'"],
+        ['--pypi-url "https://h.test/simple" --trusted-host h.test --pre --prefer-binary'],
+    ],
+)
+@pytest.mark.parametrize("kind", ["section", "file"])
+def test_several_options_on_a_line(read: Read, lines: list[str], kind: str) -> None:
+    """A line may hold several of pip's options, quoted or not; the same meaning is the same spec."""
+    if kind == "file":
+        spec = read("\n".join([*lines, "six"]) + "\n", name="requirements.txt")
+    else:
+        entries = "\n".join(f"    - |-\n      {line}" for line in [*lines, "six"])
+        spec = read(f"dependencies:\n  - python=3.11\n  - pip\n  - pip:\n{entries}\n")
+    plain = read("-i https://h.test/simple\n--trusted-host h.test\n--pre\nsix\n", name="requirements.txt")
+    assert spec.hash == plain.hash
+    assert spec.pip_options.index_url == "https://h.test/simple"
+    assert spec.pip_options.trusted_hosts == ("h.test",)
+    assert spec.pip_options.prerelease
+
+
 def test_virtual_packages(read: Read) -> None:
     """Defaults are a GPU and Debian 12's C library; settings go over them, and an empty one takes away."""
     text = "dependencies: [python]\n"
@@ -200,6 +224,9 @@ def test_exclude_newer_means_the_same_everywhere(
         ("dependencies: [python, {pip: [six=1]}]\n", r"line 1, column 31: 'six=1' isn't a requirement"),
         ("dependencies: [python, {pip: [--frob]}]\n", r"the option --frob isn't known"),
         ("dependencies: [python, {pip: [--index-url]}]\n", r"--index-url needs a value"),
+        ("dependencies: [python, {pip: ['--pre https://me:secret@w.test']}]\n", r"word after --pre isn't"),
+        ("dependencies: [python, {pip: ['-i \"https://me:secret@w.test']}]\n", r"a quote isn't closed"),
+        ("dependencies: [python, {pip: ['six -i https://me:secret@w.test']}]\n", r"-i stands behind"),
         ("dependencies: [python, {pip: [-r none.txt]}]\n", r"none.txt can't be read"),
         ("dependencies: [python, {pip: ['--no-binary :all:']}]\n", r"only wheels can be locked"),
         ("dependencies: [python, {pip: [six --hash=md5:1]}]\n", r"isn't a sha256"),
