@@ -57,7 +57,7 @@ def solve(
     python = next((package.version for package in conda if package.name == "python"), None)
     if python is None:
         raise SpecError("The spec has no Python in it.", "Add `- python=3.11` to its dependencies.")
-    pip = solve_pypi(
+    wheels = solve_pypi(
         spec,
         python,
         provided(conda),
@@ -65,7 +65,9 @@ def solve(
         home=home,
         keep=[package for package in keep if package.manager == "pip"],
     )
-    packages = (*conda, *pip)
+    for remark in wheels.remarks:
+        progress.say(remark)
+    packages = (*conda, *wheels.packages)
     check_gpu(spec, packages)
     from lockstep.bootstrap import combine
 

@@ -28,6 +28,9 @@ DEFAULT_VIRTUAL_PACKAGES = {"__cuda": "13.0", "__glibc": "2.36", "__linux": "6.1
 
 PLATFORMS = ("linux-64", "linux-aarch64")
 
+BEST_MATCH = "best-match"
+"""The index strategy that pip has: of all indexes' versions the highest wins. The other is `first-index`."""
+
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _PLAIN = re.compile(r"\w[\w.-]*((==?|[<>]=?)\d[\w.]*(,(==?|[<>]=?)\d[\w.]*)*)?")
 _KEYS = ("name", "channels", "dependencies", "variables", "prefix")
@@ -51,7 +54,8 @@ class Spec:
     """A normalised spec. `conda` are MatchSpecs and `pip` requirement lines, both sorted.
 
     `channels` are in order of priority. `name` labels the environment; `sources` are the files it was
-    read from, relative to `folder`. These three aren't part of the identity.
+    read from, relative to `folder`. These three aren't part of the identity. `index_strategy` is
+    `best-match` or `first-index`.
     """
 
     name: str = field(compare=False)
@@ -65,6 +69,7 @@ class Spec:
     platform: str
     virtual_packages: tuple[tuple[str, str], ...]
     exclude_newer: str | None = None
+    index_strategy: str = BEST_MATCH
     sources: tuple[str, ...] = field(default=(), compare=False)
     folder: Path = field(default=Path(), compare=False)
 
@@ -74,6 +79,8 @@ class Spec:
         content = asdict(self)
         for key in ("name", "sources", "folder"):
             del content[key]
+        if self.index_strategy == BEST_MATCH:
+            del content["index_strategy"]  # as before there was a choice, so that older locks stay fresh
         text = _CREDENTIALS.sub("", json.dumps(content, sort_keys=True))
         return hashlib.sha256(text.encode()).hexdigest()
 
