@@ -16,7 +16,7 @@ from lockstep.errors import SolveError
 from lockstep.solve.pylock import FAR, Release, releases
 
 Ask = Callable[..., "subprocess.CompletedProcess[str]"]
-"""Run uv on the spec's requirements and constraints with more options."""
+"""Run uv on the spec's requirements and constraints with more options; its exit code is 0, or 1 for no solution."""
 
 _NO_WHEELS = re.compile(r"(\S+) has no usable wheels|all versions of (\S+) have no usable wheels")
 _REASONS = 6
@@ -59,7 +59,7 @@ def _push(
     reason = None
     for bound in (f"{name}>={newest.version.public}", f"{name}>{chosen.version.public}"):
         (folder / "bounds.txt").write_text("\n".join([*bounds, bound]) + "\n")
-        again = folder / "again.toml"
+        again = folder / "pylock.again.toml"
         again.write_bytes((folder / "kept.toml").read_bytes())
         done = ask("--constraints", "bounds.txt", "--format", "pylock.toml", "--output-file", again.name)
         if done.returncode == 0:

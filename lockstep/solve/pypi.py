@@ -10,13 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from packaging import tags
 from packaging.utils import parse_wheel_filename
 
-from lockstep.errors import FetchError, LockstepError, SolveError
+from lockstep.errors import FetchError, SolveError
 from lockstep.home import Home
 from lockstep.lock.locked import LockedPackage
 from lockstep.servers import Servers, hide
@@ -105,13 +104,13 @@ def index_trouble(servers: Servers, home: Home) -> str | None:
         (folder / "requirements.in").write_text("pip\n")
         options = ("--no-deps", "--no-cache", "--only-binary", ":all:", "--python", sys.executable)
         done = _compile(folder, {**_environment(servers), "UV_HTTP_RETRIES": "0"}, *options)
-    return None if done.returncode == 0 else _explain(2, done.stderr, servers).message
+    return None if done.returncode == 0 else _index_fails(done.stderr).message
 
 
 def _run_uv(question: _Question, *more: str) -> str:
     done = _ask(question, *more)
     if done.returncode != 0:
-        raise _explain(done.returncode, done.stderr, question.servers, question.unreadable)
+        raise _no_solution(done.stderr, question)
     return done.stdout
 
 
@@ -130,7 +129,10 @@ def _ask(question: _Question, *more: str) -> subprocess.CompletedProcess[str]:
     ]
     pages = [page for page in _find_links(spec, servers) if page not in question.unreadable]
     links = ",".join([str(question.folder / "conda"), *pages])
-    return _compile(question.folder, {**_environment(servers), "UV_FIND_LINKS": links}, *options)
+    done = _compile(question.folder, {**_environment(servers), "UV_FIND_LINKS": links}, *options)
+    if done.returncode not in (0, 1):
+        raise _index_fails(done.stderr)
+    return done
 
 
 def _compile(folder: Path, environment: Mapping[str, str], *options: str) -> subprocess.CompletedProcess[str]:
@@ -231,25 +233,30 @@ def _name(requirement: str) -> str:
     return re.split(r"[\[<>=!~;@\s]", requirement, maxsplit=1)[0]
 
 
-def _explain(
-    code: int, stderr: str, servers: Servers, pages: Mapping[str, str] = MappingProxyType({})
-) -> LockstepError:
-    text = hide(stderr).replace("+conda", " (from conda)")
-    lines = [
-        re.sub(r"^\s*(error|cause|hint): ", "", line).strip() for line in text.splitlines() if line.strip()
+def _no_solution(stderr: str, question: _Question) -> SolveError:
+    left_out = list(map(hide, question.servers.pip.left_out))
+    hints = [f"Not looked in, as no other machine has them: {', '.join(left_out)}."] if left_out else []
+    hints += [
+        f"Not looked in, as it can't be read ({why}): {page}." for page, why in question.unreadable.items()
     ]
-    shown = "\n".join(f"  {line}" for line in lines[:_LINES])
-    if code == 1:
-        left_out = list(map(hide, servers.pip.left_out))
-        hint = f"\n  Not looked in, as no other machine has them: {', '.join(left_out)}." if left_out else ""
-        if pages:
-            named = ", ".join(f"{hide(page)} ({why})" for page, why in pages.items())
-            hint += f"\n  Not looked in, as it can't be read: {named}."
-        return SolveError(
-            f"No set of wheels satisfies the pip section:\n{shown}{hint}",
-            "Relax or correct a version in the spec; what conda provides must agree with it.",
-        )
+    shown = "\n".join(f"  {line}" for line in [*_words(stderr), *map(hide, hints)])
+    return SolveError(
+        f"No set of wheels satisfies the pip section:\n{shown}",
+        "Relax or correct a version in the spec; what conda provides must agree with it.",
+    )
+
+
+def _index_fails(stderr: str) -> FetchError:
+    shown = "\n".join(f"  {line}" for line in _words(stderr))
     return FetchError(
         f"The package index can't be used:\n{shown}",
         "Check the network and the index settings (pip.conf, UV_*, proxy and CA variables), then try again.",
     )
+
+
+def _words(stderr: str) -> list[str]:
+    text = hide(stderr).replace("+conda", " (from conda)")
+    lines = [
+        re.sub(r"^\s*(error|cause|hint): ", "", line).strip() for line in text.splitlines() if line.strip()
+    ]
+    return lines[:_LINES]
