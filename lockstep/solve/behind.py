@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from lockstep.errors import SolveError
@@ -29,45 +30,71 @@ def catch_up(ask: Ask, folder: Path, names: Collection[str], kept: Mapping[str, 
     only spoken of. Returns what is to be said. Raises SolveError where nothing but a missing wheel
     forces a release of years ago: pip would build from source and take the newer one.
     """
-    newest = releases(ask("--no-deps", "--format", "pylock.toml").stdout)
+    search = _Search(ask, folder, releases(ask("--no-deps", "--format", "pylock.toml").stdout), names)
     said: list[str] = []
-    bounds: list[str] = []
-    for name in sorted(set(names) & set(newest)):
-        chosen = releases((folder / "pylock.toml").read_text()).get(name)
-        if chosen is None or not chosen.is_far_behind(newest[name]):
-            continue
+    for name in sorted(search.behind(search.chosen)):
+        chosen, newest = search.chosen[name], search.newest[name]
         if kept.get(name) == str(chosen.version):
             said.append(
-                f"{name} stays at {chosen}, as the lock has it, though {newest[name]} is out: "
+                f"{name} stays at {chosen}, as the lock has it, though {newest} is out: "
                 f"`./invoke lock --upgrade {name}` moves it."
             )
-            continue
-        reason = _push(ask, folder, name, chosen, newest[name], bounds)
-        chosen = releases((folder / "pylock.toml").read_text())[name]
-        if reason and chosen.is_far_behind(newest[name]):
-            said.append(_forced(name, chosen, newest[name], reason))
-    return said + _without_wheels(ask, folder, set(names) - set(kept))
+        elif chosen.is_far_behind(newest) and (reason := search.push(name)):
+            said.append(_forced(name, search.chosen[name], newest, reason))
+    return said + _without_wheels(search, set(names) - set(kept))
 
 
-def _push(
-    ask: Ask, folder: Path, name: str, chosen: Release, newest: Release, bounds: list[str]
-) -> str | None:
-    """Try again with a lower bound: first the newest release, then anything newer than what was chosen.
+@dataclass(frozen=True)
+class _Search:
+    """The solution in `folder`, the newest releases that fit each requirement alone, and uv to ask again."""
 
-    A solution replaces `pylock.toml`, and its bound is kept in `bounds`. Returns why the newest failed.
-    """
-    reason = None
-    for bound in (f"{name}>={newest.version.public}", f"{name}>{chosen.version.public}"):
-        (folder / "bounds.txt").write_text("\n".join([*bounds, bound]) + "\n")
-        again = folder / "pylock.again.toml"
-        again.write_bytes((folder / "kept.toml").read_bytes())
-        done = ask("--constraints", "bounds.txt", "--format", "pylock.toml", "--output-file", again.name)
-        if done.returncode == 0:
-            again.replace(folder / "pylock.toml")
-            bounds.append(bound)
-            break
-        reason = reason or done.stderr
-    return reason
+    ask: Ask
+    folder: Path
+    newest: Mapping[str, Release]
+    names: Collection[str]
+
+    @property
+    def chosen(self) -> dict[str, Release]:
+        return releases((self.folder / "pylock.toml").read_text())
+
+    def behind(self, solution: Mapping[str, Release]) -> set[str]:
+        """Return the requirements whose release in a solution is far behind the newest."""
+        known = set(self.names) & set(self.newest) & set(solution)
+        return {name for name in known if solution[name].is_far_behind(self.newest[name])}
+
+    def push(self, name: str) -> str | None:
+        """Let the solution be one with the newest release of `name`, else with any newer one.
+
+        None if there is one with the newest that leaves no other requirement behind; else uv's words why not.
+        """
+        chosen = self.chosen
+        newest = f"{name}>={self.newest[name].version.public}"
+        moved, reason = self._try(name, newest)
+        if moved:
+            return None
+        if not reason:  # possible, but at the cost of another requirement: what, if none of them goes back?
+            rest = [
+                f"{other}>={chosen[other].version.public}"
+                for other in sorted(set(self.names) & set(chosen) - {name})
+            ]
+            moved, reason = self._try(name, newest, *rest)
+        if not moved:
+            self._try(name, f"{name}>{chosen[name].version.public}")
+        return reason if name in self.behind(self.chosen) else None
+
+    def _try(self, name: str, *bounds: str) -> tuple[bool, str]:
+        """Solve with lower bounds. Returns whether that was taken as the solution, and why there is none."""
+        (self.folder / "bounds.txt").write_text("\n".join(bounds) + "\n")
+        again = self.folder / "pylock.again.toml"
+        again.write_bytes((self.folder / "kept.toml").read_bytes())
+        done = self.ask("--constraints", "bounds.txt", "--format", "pylock.toml", "--output-file", again.name)
+        if done.returncode != 0:
+            return False, done.stderr
+        before, after = self.chosen, releases(again.read_text())
+        if after[name].version <= before[name].version or not self.behind(after) <= self.behind(before):
+            return False, ""
+        again.replace(self.folder / "pylock.toml")
+        return True, ""
 
 
 def _forced(name: str, chosen: Release, newest: Release, reason: str) -> str:
@@ -83,17 +110,17 @@ def _forced(name: str, chosen: Release, newest: Release, reason: str) -> str:
     return f"{name} is {chosen}, though {newest} is out. What stands in its way:\n{lines}"
 
 
-def _without_wheels(ask: Ask, folder: Path, names: Collection[str]) -> list[str]:
+def _without_wheels(search: _Search, names: Collection[str]) -> list[str]:
     """Say which old releases were taken because newer ones are published as source only."""
-    chosen = releases((folder / "pylock.toml").read_text())
+    chosen = search.chosen
     days = [each.day for each in chosen.values() if each.day]
     said = []
     for name in sorted(set(names) & set(chosen)):
         day = chosen[name].day
         if day is None or max(days) - day <= 2 * FAR:
             continue
-        (folder / "bounds.txt").write_text(f"{name}>{chosen[name].version.public}\n")
-        done = ask("--no-deps", "--constraints", "bounds.txt", "--format", "pylock.toml")
+        (search.folder / "bounds.txt").write_text(f"{name}>{chosen[name].version.public}\n")
+        done = search.ask("--no-deps", "--constraints", "bounds.txt", "--format", "pylock.toml")
         if name in _missing_wheels(done.stderr):
             said.append(f"{name} is {chosen[name]}: its newer releases have no wheel for the image.")
     return said
