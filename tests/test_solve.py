@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,161 @@ def test_nothing_newer_than_a_day(server: Loopback, home: Home, read: Read, tmp_
     lock = solve(spec, home=home, base=BASE)
     assert (versions(lock)["conda/lib"], versions(lock)["pip/six"]) == ("1.0", "1.0")
     assert lock.exclude_newer == "2026-01-04T00:00:00Z"
+
+
+def _years_apart(server: Loopback) -> None:
+    """Let all wheels of version 1 on the server be of 2019."""
+    for path, page in server.files.items():
+        if path.startswith("/simple/simple/"):
+            server.files[path] = page.replace(b"2026-01-01", b"2019-01-01")
+
+
+def test_a_release_of_years_ago_gives_way(server: Loopback, channel: str, home: Home, read: Read) -> None:
+    """What the resolver gave up for a newer patch level of another package is found at the second try."""
+    index = server.index(
+        *(wheel("first", version) for version in ("9.4", "9.9")),
+        wheel("sdk", "1.0"),
+        wheel("sdk", "9.0", requires=["first<9.5"]),
+    )
+    _years_apart(server)
+    spec = read("python=3.11", pip=("first", "sdk", f"-i {index}"), channels=(channel,))
+    told = Told()
+    lock = solve(spec, home=home, base=BASE, progress=told)
+    assert (versions(lock)["pip/sdk"], versions(lock)["pip/first"]) == ("9.0", "9.4")
+    assert told.lines == []
+    assert dump_lock(solve(spec, home=home, base=BASE)) == dump_lock(lock)
+
+
+def test_what_forces_a_release_of_years_ago_is_said(
+    server: Loopback, channel: str, home: Home, read: Read
+) -> None:
+    """One of two must be old: which one, since when, and the constraint; kept by the next lock, and said again."""
+    index = server.index(
+        wheel("first", "1.0"),
+        wheel("first", "9.0"),
+        wheel("sdk", "1.0"),
+        wheel("sdk", "9.0", requires=["first<2"]),
+    )
+    _years_apart(server)
+    spec = read("python=3.11", pip=("first", "sdk", f"-i {index}"), channels=(channel,))
+    told = Told()
+    lock = solve(spec, home=home, base=BASE, progress=told)
+    assert (versions(lock)["pip/sdk"], versions(lock)["pip/first"]) == ("1.0", "9.0")
+    (line,) = told.lines
+    assert line.startswith("sdk is 1.0 of 2019-01-01, though 9.0 of 2026-01-09 is out.")
+    assert "sdk>=9.0 depends on first<2" in line
+    kept = Told()
+    assert versions(solve(spec, home=home, base=BASE, progress=kept, previous=lock)) == versions(lock)
+    assert "`./invoke lock --upgrade sdk`" in kept.lines[0]
+    meant = read("python=3.11", pip=("first", "sdk==1.0", f"-i {index}"), channels=(channel,))
+    quiet = Told()
+    assert versions(solve(meant, home=home, base=BASE, progress=quiet)) == versions(lock)
+    assert quiet.lines == []
+
+
+def test_a_release_of_years_ago_for_want_of_a_wheel_is_refused(
+    server: Loopback, channel: str, home: Home, read: Read
+) -> None:
+    """pip would build the missing package and take the new release: to lock the old one would be a surprise."""
+    made = [
+        wheel("sdk", "1.0"),
+        wheel("sdk", "9.0", requires=["runtime[fuse]"]),
+        wheel("runtime", "9.0", requires=["onlysource; extra == 'fuse'"]),
+        wheel("onlysource", "3.0"),
+        wheel("other", "9.0"),
+    ]
+    index = server.index(*made)
+    _years_apart(server)
+    page = "/simple/simple/onlysource/"
+    with_wheel = server.files[page]
+    server.files[page] = with_wheel.replace(b"onlysource-3.0-py3-none-any.whl", b"onlysource-3.0.tar.gz")
+    spec = read("python=3.11", pip=("other", "sdk", f"-i {index}"), channels=(channel,))
+    with pytest.raises(SolveError, match=r"9\.0 of 2026-01-09 is out: that one needs onlysource") as refused:
+        solve(spec, home=home, base=BASE)
+    assert "`sdk==1.0`" in refused.value.remedy
+    meant = read("python=3.11", pip=("other", "sdk==1.0", f"-i {index}"), channels=(channel,))
+    assert versions(solve(meant, home=home, base=BASE))["pip/sdk"] == "1.0"
+
+
+def test_newer_releases_without_a_wheel_are_said(
+    server: Loopback, channel: str, home: Home, read: Read
+) -> None:
+    """An old wheel is taken where all newer releases are source only; that is said."""
+    index = server.index(wheel("lib", "1.0"), wheel("lib", "2.0"), wheel("other", "9.0"), wheel("six", "1.0"))
+    _years_apart(server)
+    page = "/simple/simple/lib/"
+    server.files[page] = server.files[page].replace(b"lib-2.0-py3-none-any.whl", b"lib-2.0.tar.gz")
+    told = Told()
+    spec = read("python=3.11", pip=("lib", "other", "six", f"-i {index}"), channels=(channel,))
+    assert versions(solve(spec, home=home, base=BASE, progress=told))["pip/lib"] == "1.0"
+    assert told.lines == ["lib is 1.0 of 2019-01-01: its newer releases have no wheel for the image."]
+
+
+@pytest.mark.parametrize("where", ["spec", "settings"])
+@pytest.mark.parametrize("fault", ["refused", "404", "silent name"])
+def test_a_page_of_links_that_cant_be_read(
+    server: Loopback,
+    channel: str,
+    home: Home,
+    read: Read,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    fault: str,
+) -> None:
+    """As with pip a warning, not the end; what can't be found names the page, and never its password."""
+    page = {
+        "refused": "http://me:secret@127.0.0.1:9/wheels",
+        "404": f"{server.url}/no/such/page",
+        "silent name": "http://me:secret@wheels.invalid/page.html",
+    }[fault]
+    index = server.index(wheel("six", "1.0"))
+    lines = [f"-i {index}"]
+    if where == "spec":
+        lines.append(f"--find-links {page}")
+    else:
+        monkeypatch.setenv("PIP_FIND_LINKS", page)
+    told = Told()
+    lock = solve(
+        read("python=3.11", pip=("six", *lines), channels=(channel,)), home=home, base=BASE, progress=told
+    )
+    assert versions(lock)["pip/six"] == "1.0"
+    (line,) = told.lines
+    assert page.replace("me:secret@", "") in line
+    with pytest.raises(SolveError, match="can't be read") as refused:
+        solve(read("python=3.11", pip=("nosuch", *lines), channels=(channel,)), home=home, base=BASE)
+    assert page.replace("me:secret@", "") in str(refused.value)
+    assert "secret" not in str(refused.value) + line
+
+
+@pytest.mark.parametrize("strategy", ["best-match", "first-index"])
+def test_a_package_that_two_indexes_have(
+    server: Loopback, channel: str, home: Home, read: Read, strategy: str
+) -> None:
+    """Where a stranger's index has a higher version of an own package, it is said which index had it and won."""
+    public = server.index(wheel("ours", "9.0"), wheel("six", "1.0"))
+    own = server.index(wheel("ours", "1.0"), wheel("tool", "1.0", requires=["ours"]), name="own")
+    spec = read(
+        "python=3.11", pip=("tool", "six", f"-i {public}", f"--extra-index-url {own}"), channels=(channel,)
+    )
+    told = Told()
+    chosen = replace(spec, index_strategy=strategy)
+    lock = solve(chosen, home=home, base=BASE, progress=told)
+    if strategy == "best-match":
+        assert versions(lock)["pip/ours"] == "9.0"
+        assert told.lines == [f"From {public}, though {own} has packages of the same name: ours 9.0."]
+        assert chosen.hash == spec.hash
+    else:
+        assert versions(lock)["pip/ours"] == "1.0"
+        assert told.lines == [f"From {own}, though {public} has packages of the same name: ours 1.0."]
+        assert chosen.hash != spec.hash
+    alone = Told()
+    solve(
+        read("python=3.11", pip=("six", f"-i {public}"), channels=(channel,)),
+        home=home,
+        base=BASE,
+        progress=alone,
+    )
+    assert alone.lines == []
 
 
 @pytest.mark.parametrize(
