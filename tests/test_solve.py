@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -264,7 +265,7 @@ def test_what_forces_a_release_of_years_ago_is_said(
 def test_a_release_of_years_ago_for_want_of_a_wheel_is_refused(
     server: Loopback, channel: str, home: Home, read: Read
 ) -> None:
-    """pip would build the missing package and take the new release: to lock the old one would be a surprise."""
+    """Where pip would build a package and take the new release, to lock the old one would be a surprise."""
     made = [
         wheel("sdk", "1.0"),
         wheel("sdk", "9.0", requires=["runtime[fuse]"]),
@@ -761,23 +762,60 @@ def test_a_channel_that_is_not_there(server: Loopback, home: Home, read: Read) -
     assert "typo" in str(failed.value) or "python" in str(failed.value)
 
 
+PUBLIC = "conda-forge"
+
+
+@pytest.fixture
+def _no_public_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The public channels, which are https, can't be reached; servers on loopback, which aren't, can."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+
+
+@pytest.mark.usefixtures("_no_public_channel")
 def test_a_lock_from_channels_isnt_replaced_when_they_are_down(
     server: Loopback, channel: str, home: Home, read: Read
 ) -> None:
     """Without network, a lock whose Python came from a channel doesn't turn into Debian's Python."""
     spec = read("python=3.11", channels=(channel,))
     lock = solve(spec, home=home, base=BASE)
-    gone = read("python=3.11", channels=("http://127.0.0.1:9/main",))
+    gone = read("python=3.11", channels=(PUBLIC,))
     with pytest.raises(FetchError, match="the lock's Python came from there"):
         solve(gone, home=home, base=BASE, previous=lock)
 
 
+@pytest.mark.usefixtures("_no_public_channel")
+@pytest.mark.parametrize(
+    "channels",
+    [
+        ("http://127.0.0.1:9/main",),
+        (PUBLIC, "http://127.0.0.1:9/main"),
+        ("https://host.invalid/conda-forge",),
+        ("our-team",),
+        ("./no-such-folder",),
+        ("alias:main",),
+    ],
+)
+def test_debians_python_stands_in_for_public_channels_only(
+    home: Home, read: Read, tmp_path: Path, channels: tuple[str, ...]
+) -> None:
+    """A channel that isn't known by name may hold another Python: without it there is no lock."""
+    if channels == ("alias:main",):
+        (tmp_path / "person" / ".condarc").write_text("channel_alias: https://host.invalid\n")
+        channels = (PUBLIC,)
+    told = Told()
+    with pytest.raises(FetchError, match=re.escape(f"No server answers for {channels[0]}")) as refused:
+        solve(read("python=3.11", channels=channels), home=home, base=BASE, progress=told)
+    assert "channel_mirrors" in refused.value.remedy
+    assert told.lines == []
+
+
 @pytest.mark.network
 @pytest.mark.slow
+@pytest.mark.usefixtures("_no_public_channel")
 def test_no_channel_at_all(server: Loopback, home: Home, read: Read) -> None:
-    """Where no channel answers, Python comes from the Debian archive, in one line, and stays what it was."""
+    """Where no public channel answers, Python is the Debian archive's, in one line, and stays what it was."""
     index = server.index(wheel("six", "1.0"))
-    spec = read("python=3.11", "pip", pip=("six", f"-i {index}"), channels=("http://127.0.0.1:9/main",))
+    spec = read("python=3.11", "pip", pip=("six", f"-i {index}"), channels=(PUBLIC, "defaults"))
     told = Told()
     lock = solve(spec, home=home, base=BASE, progress=told, install=True)
     assert len([line for line in told.lines if "No server answers" in line]) == 1
@@ -789,10 +827,82 @@ def test_no_channel_at_all(server: Loopback, home: Home, read: Read) -> None:
     assert python.url.startswith("lockstep-bootstrap://linux-64/python-3.11")
     assert fetch(lock.packages, home, bootstrap=lock.bootstrap)
     assert solve(spec, home=home, base=BASE, previous=lock) == lock
-    more = read("python=3.11", "numpy", channels=("http://127.0.0.1:9/main",))
+    more = read("python=3.11", "numpy", channels=(PUBLIC,))
     with pytest.raises(SolveError, match="gives only Python and pip") as refused:
         solve(more, home=home, base=BASE)
     assert "pip:" in refused.value.remedy
+
+
+@pytest.mark.parametrize("written", ["{url}/t/${{TOKEN}}/main", "{url}/$TOKEN/main", "${{CH}}", "$CH"])
+def test_channels_with_variables(
+    server: Loopback, home: Home, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    """They stand for what is set where the lock is made and fetched; the value is in no lock and no error."""
+    for place in ("t/s3cret/main", "s3cret/main"):
+        server.channel(place, tmp_path / place, *PYTHON)
+    monkeypatch.setenv("TOKEN", "s3cret")
+    monkeypatch.setenv("CH", f"{server.url}/t/s3cret/main")
+    text = written.format(url=server.url)
+    spec = read("python=3.11", channels=(f"'{text}'",))
+    lock = solve(spec, home=home, base=BASE)
+    assert versions(lock) == {"conda/python": "3.11.2"}
+    assert "s3cret" not in dump_lock(lock).decode()
+    assert fetch(lock.packages, home, servers=read_servers(spec))
+    broken = read("python=3.11", "nosuch", channels=(f"'{text}'",))
+    with pytest.raises(SolveError) as refused:
+        solve(broken, home=home, base=BASE)
+    assert "s3cret" not in str(refused.value)
+    for name in ("TOKEN", "CH"):
+        monkeypatch.delenv(name)
+    with pytest.raises(SettingsError, match=r"(TOKEN|CH), which isn't set"):
+        solve(spec, home=home, base=BASE)
+
+
+def test_a_variable_in_a_channel_that_doesnt_answer(
+    server: Loopback, home: Home, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error of a channel that can't be read names it as it is written."""
+    monkeypatch.setenv("TOKEN", "s3cret")
+    with pytest.raises((FetchError, SolveError)) as refused:
+        solve(read("python=3.11", channels=(f"{server.url}/$TOKEN/none",)), home=home, base=BASE)
+    assert "s3cret" not in str(refused.value)
+    with pytest.raises(FetchError, match=r"127\.0\.0\.1:9/\$TOKEN/none") as refused:
+        solve(read("python=3.11", channels=("http://127.0.0.1:9/$TOKEN/none",)), home=home, base=BASE)
+
+
+@pytest.mark.parametrize("name", ["local", "folder", "inside"])
+@pytest.mark.parametrize("where", ["spec", "settings"])
+def test_channels_that_are_folders(
+    server: Loopback, channel: str, home: Home, read: Read, tmp_path: Path, where: str, name: str
+) -> None:
+    """As with folders of wheels: one in the spec may not give a package, one in .condarc isn't looked in."""
+    person = tmp_path / "person"
+    folder = {
+        "local": person / "conda-bld",
+        "folder": tmp_path / "elsewhere",
+        "inside": tmp_path / "project" / "channel",
+    }[name]
+    server.channel("unused", folder, *PYTHON, conda("lib", "9.0", {"l": "x"}))
+    text = {"local": "local", "folder": str(folder), "inside": "./channel"}[name]
+    if where == "settings":
+        settings = text if name != "inside" else str(folder)
+        (person / ".condarc").write_text(f"channels: [{settings}, '{channel}']\n")
+        told = Told()
+        lock = solve(read("python=3.11"), home=home, base=BASE, progress=told)
+        assert lock.packages[0].url.startswith(channel)
+        assert told.lines == [
+            f"Not looking for packages in {settings}: a lock can't send other machines there."
+        ]
+        return
+    with pytest.raises(SolveError, match=r"lib 9\.0 is only in a folder of this machine"):
+        solve(read("python=3.11", "lib", channels=(channel, text)), home=home, base=BASE)
+    assert versions(solve(read("python=3.11", channels=(channel, text)), home=home, base=BASE))
+
+
+def test_no_local_channel_at_all(home: Home, read: Read) -> None:
+    """The name `local` is conda's own: never somebody's channel of that name on the public server."""
+    with pytest.raises(SpecError, match="`local` has no folder"):
+        solve(read("python=3.11", channels=("local",)), home=home, base=BASE)
 
 
 def test_provided_names() -> None:

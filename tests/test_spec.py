@@ -132,6 +132,41 @@ def test_passwords_are_not_in_the_hash(read: Read) -> None:
     assert read(text % "one").hash == read(text % "two").hash
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("FROM x\nADD https://me:one@h.test/a /a\n", "FROM x\nADD https://me:two@h.test/a /a\n"),
+        ("FROM x\nRUN git clone ssh://git@h.test/a\n", "FROM x\nRUN git clone ssh://h.test/a\n"),
+    ],
+)
+def test_a_dockerfile_counts_to_the_letter(read: Read, one: str, other: str) -> None:
+    """The engine runs what is written there, the user in a URL among it: another one is another spec."""
+    text = "dependencies: [python]\n"
+    assert read(text, dockerfile=one).hash != read(text, dockerfile=other).hash
+
+
+def test_variables_of_the_image_count_to_the_letter(read: Read) -> None:
+    """What the image is given isn't an address of ours, whatever it looks like."""
+    text = "dependencies: [python]\nvariables: {URL: 'https://%s@h.test/'}\n"
+    assert read(text % "one").hash != read(text % "two").hash
+
+
+@pytest.mark.parametrize(
+    "channel",
+    [
+        "https://h.test/t/${TOKEN}/stable",
+        "https://h.test/t/$TOKEN",
+        "https://${USER}:${PASSWORD}@h.test/c",
+        "https://me:$PASSWORD@h.test/c",
+        "https://$TOKEN@h.test/c",
+    ],
+)
+def test_a_variable_may_stand_for_a_secret(read: Read, channel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A channel with a variable in a secret's place isn't refused, and its value isn't part of the spec."""
+    monkeypatch.setenv("TOKEN", "s3cret")
+    assert read(f"channels: ['{channel}']\ndependencies: [python]\n").channels == (channel,)
+
+
 def test_what_conda_env_export_writes(read: Read) -> None:
     """`name=version=build` of every package, a pip section with ==, and the prefix of another machine."""
     spec = read(
@@ -232,6 +267,9 @@ def test_exclude_newer_means_the_same_everywhere(
         ("dependencies: [python, {pip: [six --hash=md5:1]}]\n", r"isn't a sha256"),
         ("channels: ['https://me:secret@channels.test/c']\ndependencies: [python]\n", r"holds credentials"),
         ("channels: ['https://channels.test/t/tk-1234/c']\ndependencies: [python]\n", r"holds credentials"),
+        ("channels: ['https://h.test/t/tk-secret']\ndependencies: [python]\n", r"holds credentials"),
+        ("channels: ['https://h.test/t/x${TOKEN}/c']\ndependencies: [python]\n", r"holds credentials"),
+        ("channels: ['https://$USER:secret@h.test/c']\ndependencies: [python]\n", r"holds credentials"),
         (
             "dependencies: [python, {pip: ['a @ https://me:secret@w.test/a-1-py3-none-any.whl']}]\n",
             r"credentials",

@@ -26,6 +26,7 @@ _HEADER = """\
 # Written by Lockstep; `./invoke lock` makes it anew. The format is conda-lock's: `conda-lock install`
 # and micromamba read it. Edits by hand are refused.
 """
+_VARIABLE = re.compile(r"\$\{?(\w+)", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LOCK_AGAIN = "Run `./invoke lock` to make it anew, or take the committed file back with git."
 
@@ -110,7 +111,9 @@ def dump_lock(lock: Lock) -> bytes:
     custom = dict(_custom_metadata(lock))
     metadata: dict[str, Any] = {
         "content_hash": {lock.platform: lock.spec_hash},
-        "channels": [{"url": channel, "used_env_vars": []} for channel in lock.channels],
+        "channels": [
+            {"url": channel, "used_env_vars": _VARIABLE.findall(channel)} for channel in lock.channels
+        ],
         "platforms": [lock.platform],
         "sources": list(lock.sources),
     }

@@ -32,6 +32,9 @@ BEST_MATCH = "best-match"
 """The index strategy that pip has: of all indexes' versions the highest wins. The other is `first-index`."""
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
+"""A variable of the environment in a channel, `$NAME` or `${NAME}`."""
+
 _PLAIN = re.compile(r"\w[\w.-]*((==?|[<>]=?)\d[\w.]*(,(==?|[<>]=?)\d[\w.]*)*)?")
 _KEYS = ("name", "channels", "dependencies", "variables", "prefix")
 
@@ -75,14 +78,15 @@ class Spec:
 
     @cached_property
     def hash(self) -> str:
-        """The identity: hex sha256 of the normalised content. Credentials in URLs don't go into it."""
+        """The identity: hex sha256 of the normalised content, without credentials in the URLs of pip's options."""
         content = asdict(self)
         for key in ("name", "sources", "folder"):
             del content[key]
         if self.index_strategy == BEST_MATCH:
             del content["index_strategy"]  # as before there was a choice, so that older locks stay fresh
-        text = _CREDENTIALS.sub("", json.dumps(content, sort_keys=True))
-        return hashlib.sha256(text.encode()).hexdigest()
+        options = json.dumps(content.pop("pip_options"), sort_keys=True)
+        content["pip_options"] = json.loads(_CREDENTIALS.sub("", options))
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_spec(
@@ -173,9 +177,17 @@ def _read_conda_file(path: Path) -> _Read:
 
 
 def _channel(node: YamlNode) -> str:
+    """Return a channel as it is written. In a secret's place only a variable may stand, `${TOKEN}`."""
     channel = node.text("a channel").rstrip("/")
-    if _CREDENTIALS.search(channel) or re.search(r"/t/[^/]+/", channel):
-        raise node.error("a channel's URL holds credentials", "Keep them in .condarc or ~/.netrc.")
+    userinfo = re.search(r"://([^/@\s]+)@", channel)
+    login = userinfo[1].partition(":") if userinfo else ("", "", "")
+    token = re.search(r"/t/([^/]+)(/|$)", channel)
+    secrets = [login[2] if login[1] else login[0], token[1] if token else ""]
+    if any(secret and not VARIABLE.fullmatch(secret) for secret in secrets):
+        raise node.error(
+            "a channel's URL holds credentials",
+            "Keep them in .condarc or ~/.netrc, or write a variable in their place: ${TOKEN}.",
+        )
     return channel
 
 
