@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 
 from lockstep.errors import SpecError
+from lockstep.spec.match_spec import normalise
 from lockstep.spec.requirements import Requirements, read_line, read_requirements
 from lockstep.spec.yaml_source import YamlNode, read_yaml
 
@@ -35,7 +36,6 @@ _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
 """A variable of the environment in a channel, `$NAME` or `${NAME}`."""
 
-_PLAIN = re.compile(r"\w[\w.-]*((==?|[<>]=?)\d[\w.]*(,(==?|[<>]=?)\d[\w.]*)*)?")
 _KEYS = ("name", "channels", "dependencies", "variables", "prefix")
 
 
@@ -201,26 +201,13 @@ def _read_pip_section(node: YamlNode, pip: Requirements, path: Path) -> None:
 
 
 def _match_spec(node: YamlNode) -> str:
-    """Return a MatchSpec in one spelling of its blanks; conda's grammar gives the reason of a SpecError."""
-    text = re.sub(r"\s*([,|])\s*", r"\1", re.sub(r"\s+", " ", node.text("a dependency").strip()))
-    text = re.sub(r"([<>=!~])\s+", r"\1", text)
-    text = re.sub(r"(?<=\w)\s+(?=[<>!~=])", "", text)
-    if _PLAIN.fullmatch(text):
-        return text  # without the solver's library: a build with nothing to do shouldn't pay for it
-    import rattler
-    from rattler.exceptions import InvalidMatchSpecError
-
+    text = node.text("a dependency")
     try:
-        parsed = rattler.MatchSpec(text)
-    except InvalidMatchSpecError as error:
+        return normalise(text)
+    except ValueError as error:
         raise node.error(
             f"{text!r} isn't a package: {error}", "Write it as `name=1.2` or `name>=1,<2`."
         ) from error
-    if " " in (parsed.build or ""):
-        raise node.error(
-            f"{text!r} isn't a package: it has more than name, version and build", "Take out the rest."
-        )
-    return text
 
 
 def _read_dockerfile(path: Path) -> str:
