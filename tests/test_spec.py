@@ -221,6 +221,28 @@ def test_virtual_packages(read: Read) -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"__glibc": "2"}, r"__glibc is '2'; wheels are published for 2\.<number>"),
+        ({"__glibc": "2."}, "__glibc is '2.'"),
+        ({"__glibc": "3.1"}, "__glibc is '3.1'"),
+        ({"__glibc": "2.x"}, "__glibc is '2.x'"),
+        ({"__glibc": "new"}, "__glibc is 'new', which isn't a version"),
+        ({"__cuda": "=12"}, "__cuda is '=12', which isn't a version"),
+        ({"cuda": "12"}, "names 'cuda', which isn't a virtual package"),
+        ({"__CUDA": "12"}, "names '__CUDA'"),
+    ],
+)
+def test_virtual_packages_that_are_none(read: Read, given: dict[str, str], message: str) -> None:
+    """A name or a version that nothing could use is refused when it is read, with the right spelling."""
+    with pytest.raises(SpecError, match=message) as refused:
+        read("dependencies: [python]\n", virtual_packages=given)
+    assert "`__" in refused.value.remedy
+    for fine in ({"__glibc": "2.36.1"}, {"__cuda": "13"}, {"__glibc": ""}, {"__archspec": "1=zen4"}):
+        assert read("dependencies: [python]\n", virtual_packages=fine)
+
+
+@pytest.mark.parametrize(
     ("text", "moment"),
     [
         ("2026-10-31", "2026-11-01T00:00:00Z"),

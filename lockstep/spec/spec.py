@@ -115,6 +115,7 @@ def read_spec(
         **DEFAULT_VIRTUAL_PACKAGES,
         **{key: str(value) for key, value in (virtual_packages or {}).items()},
     }
+    _check_virtual(virtual)
     return Spec(
         name=name,
         channels=channels,
@@ -138,6 +139,27 @@ def read_spec(
         sources=tuple(sorted({_relative(file, path.parent) for file in (path, *pip.files)})),
         folder=path.parent,
     )
+
+
+def _check_virtual(packages: Mapping[str, str]) -> None:
+    """Refuse names that no package can depend on, and a C library that no wheel's tag can name (PEP 600)."""
+    for name, value in packages.items():
+        version = value.partition("=")[0].strip()
+        if not re.fullmatch(r"__[a-z0-9][a-z0-9._-]*", name):
+            raise SpecError(
+                f"virtual_packages in invoke.yaml names {name!r}, which isn't a virtual package.",
+                f"Their names begin with two underscores: `__{name.lstrip('_').lower()}`.",
+            )
+        if value and not re.fullmatch(r"\d[\w.]*", version):
+            raise SpecError(
+                f"virtual_packages in invoke.yaml: {name} is {value!r}, which isn't a version.",
+                f'Write it in quotes, such as `{name}: "12.4"`; an empty one takes {name} away.',
+            )
+        if value and name == "__glibc" and not re.fullmatch(r"2\.\d{1,3}(\.\d+)?", version):
+            raise SpecError(
+                f"virtual_packages in invoke.yaml: __glibc is {value!r}; wheels are published for 2.<number>.",
+                'Write both numbers in quotes, such as `__glibc: "2.36"` (Debian 12).',
+            )
 
 
 _Read = tuple[str, tuple[str, ...], list[str], dict[str, str], Requirements]
