@@ -228,10 +228,10 @@ def test_a_release_of_years_ago_gives_way(server: Loopback, channel: str, home: 
     )
     _years_apart(server)
     spec = read("python=3.11", pip=("first", "sdk", f"-i {index}"), channels=(channel,))
-    told = Told()
-    lock = solve(spec, home=home, base=BASE, progress=told)
+    heard = Told()
+    lock = solve(spec, home=home, base=BASE, progress=heard)
     assert (versions(lock)["pip/sdk"], versions(lock)["pip/first"]) == ("9.0", "9.4")
-    assert told.lines == []
+    assert heard.lines == []
     assert dump_lock(solve(spec, home=home, base=BASE)) == dump_lock(lock)
 
 
@@ -247,10 +247,10 @@ def test_what_forces_a_release_of_years_ago_is_said(
     )
     _years_apart(server)
     spec = read("python=3.11", pip=("first", "sdk", f"-i {index}"), channels=(channel,))
-    told = Told()
-    lock = solve(spec, home=home, base=BASE, progress=told)
+    heard = Told()
+    lock = solve(spec, home=home, base=BASE, progress=heard)
     assert (versions(lock)["pip/sdk"], versions(lock)["pip/first"]) == ("1.0", "9.0")
-    (line,) = told.lines
+    (line,) = heard.lines
     assert line.startswith("sdk is 1.0 of 2019-01-01, though 9.0 of 2026-01-09 is out.")
     assert "sdk>=9.0 depends on first<2" in line
     kept = Told()
@@ -294,10 +294,10 @@ def test_newer_releases_without_a_wheel_are_said(
     _years_apart(server)
     page = "/simple/simple/lib/"
     server.files[page] = server.files[page].replace(b"lib-2.0-py3-none-any.whl", b"lib-2.0.tar.gz")
-    told = Told()
+    heard = Told()
     spec = read("python=3.11", pip=("lib", "other", "six", f"-i {index}"), channels=(channel,))
-    assert versions(solve(spec, home=home, base=BASE, progress=told))["pip/lib"] == "1.0"
-    assert told.lines == ["lib is 1.0 of 2019-01-01: its newer releases have no wheel for the image."]
+    assert versions(solve(spec, home=home, base=BASE, progress=heard))["pip/lib"] == "1.0"
+    assert heard.lines == ["lib is 1.0 of 2019-01-01: its newer releases have no wheel for the image."]
 
 
 @pytest.mark.parametrize("where", ["spec", "settings"])
@@ -323,12 +323,12 @@ def test_a_page_of_links_that_cant_be_read(
         lines.append(f"--find-links {page}")
     else:
         monkeypatch.setenv("PIP_FIND_LINKS", page)
-    told = Told()
+    heard = Told()
     lock = solve(
-        read("python=3.11", pip=("six", *lines), channels=(channel,)), home=home, base=BASE, progress=told
+        read("python=3.11", pip=("six", *lines), channels=(channel,)), home=home, base=BASE, progress=heard
     )
     assert versions(lock)["pip/six"] == "1.0"
-    (line,) = told.lines
+    (line,) = heard.lines
     assert page.replace("me:secret@", "") in line
     with pytest.raises(SolveError, match="can't be read") as refused:
         solve(read("python=3.11", pip=("nosuch", *lines), channels=(channel,)), home=home, base=BASE)
@@ -346,16 +346,16 @@ def test_a_package_that_two_indexes_have(
     spec = read(
         "python=3.11", pip=("tool", "six", f"-i {public}", f"--extra-index-url {own}"), channels=(channel,)
     )
-    told = Told()
+    heard = Told()
     chosen = replace(spec, index_strategy=strategy)
-    lock = solve(chosen, home=home, base=BASE, progress=told)
+    lock = solve(chosen, home=home, base=BASE, progress=heard)
     if strategy == "best-match":
         assert versions(lock)["pip/ours"] == "9.0"
-        assert told.lines == [f"From {public}, though {own} has packages of the same name: ours 9.0."]
+        assert heard.lines == [f"From {public}, though {own} has packages of the same name: ours 9.0."]
         assert chosen.hash == spec.hash
     else:
         assert versions(lock)["pip/ours"] == "1.0"
-        assert told.lines == [f"From {own}, though {public} has packages of the same name: ours 1.0."]
+        assert heard.lines == [f"From {own}, though {public} has packages of the same name: ours 1.0."]
         assert chosen.hash != spec.hash
     alone = Told()
     solve(
@@ -802,11 +802,11 @@ def test_debians_python_stands_in_for_public_channels_only(
     if channels == ("alias:main",):
         (tmp_path / "person" / ".condarc").write_text("channel_alias: https://host.invalid\n")
         channels = (PUBLIC,)
-    told = Told()
+    heard = Told()
     with pytest.raises(FetchError, match=re.escape(f"No server answers for {channels[0]}")) as refused:
-        solve(read("python=3.11", channels=channels), home=home, base=BASE, progress=told)
+        solve(read("python=3.11", channels=channels), home=home, base=BASE, progress=heard)
     assert "channel_mirrors" in refused.value.remedy
-    assert told.lines == []
+    assert heard.lines == []
 
 
 @pytest.mark.network
@@ -887,10 +887,10 @@ def test_channels_that_are_folders(
     if where == "settings":
         settings = text if name != "inside" else str(folder)
         (person / ".condarc").write_text(f"channels: [{settings}, '{channel}']\n")
-        told = Told()
-        lock = solve(read("python=3.11"), home=home, base=BASE, progress=told)
+        heard = Told()
+        lock = solve(read("python=3.11"), home=home, base=BASE, progress=heard)
         assert lock.packages[0].url.startswith(channel)
-        assert told.lines == [
+        assert heard.lines == [
             f"Not looking for packages in {settings}: a lock can't send other machines there."
         ]
         return

@@ -81,7 +81,7 @@ def solve_pypi(
         (folder / "kept.toml").write_text(preferences(keep))
         (folder / "pylock.toml").write_text(preferences(keep))
         _run_uv(question, "--format", "pylock.toml", "--output-file", "pylock.toml")
-        names = {_name(line) for line in spec.pip if "==" not in line and "@" not in line}
+        names = {_name(line) for line in spec.pip if not re.search("==|@", line.partition(";")[0])}
         remarks = catch_up(partial(_ask, question), folder, names - set(provided), kept) if names else []
         entries = packages((folder / "pylock.toml").read_text())
         emitted = _annotated(question)
