@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +63,7 @@ class _Clock:
 def spec_of(project: Project) -> Spec:
     """Read the spec that the project's settings name."""
     settings = project.settings
-    return read_spec(
+    spec = read_spec(
         settings.environment_path,
         dockerfile=settings.root / settings.dockerfile,
         base=settings.base,
@@ -71,6 +71,7 @@ def spec_of(project: Project) -> Spec:
         virtual_packages=settings.virtual_packages,
         exclude_newer=settings.exclude_newer or None,
     )
+    return replace(spec, index_strategy=settings.index_strategy)
 
 
 def lock(

@@ -29,17 +29,21 @@ class Condarc:
     proxy_servers: Mapping[str, str] = field(default_factory=dict)
     ssl_verify: bool = True
     ca_bundle: str | None = None
+    build_folders: tuple[str, ...] = ()
 
     def locate(self, channel: str, folder: Path) -> tuple[str, ...]:
         """Return the URLs that a channel's name stands for (several for `defaults`), as conda does.
 
-        Folders are relative to `folder`.
+        Folders are relative to `folder`. `local` are conda-build's folders, as many as there are.
         """
         if "://" in channel:
             return (channel.rstrip("/"),)
         if channel.startswith((".", "/", "~")):
             path = os.path.normpath(folder / Path(channel).expanduser())
             return (f"file://{quote(os.path.abspath(path))}",)
+        if channel == "local":
+            existing = (Path(text).resolve() for text in self.build_folders if Path(text).is_dir())
+            return tuple(dict.fromkeys(place.as_uri() for place in existing))
         multi = {"defaults": self.default_channels, **self.custom_multichannels}
         if channel in multi:
             return tuple(url for name in multi[channel] for url in self.locate(name, folder))
@@ -78,9 +82,20 @@ def read_condarc() -> Condarc:
             },
             ssl_verify=ssl_verify is not False,
             ca_bundle=ssl_verify if isinstance(ssl_verify, str) and "/" in ssl_verify else None,
+            build_folders=tuple(_build_folders(found)),
         )
     except (TypeError, ValueError, AttributeError) as error:
         raise SettingsError(f"A setting in .condarc is of the wrong type: {error}.", "Mend it.") from error
+
+
+def _build_folders(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield where conda-build may have put packages (conda's `context.conda_build_local_paths`)."""
+    for key in ("croot", "bld_path"):
+        if value := os.environ.get(f"CONDA_{key.upper()}") or found.get(key):
+            yield os.path.expanduser(str(value))
+    if root := os.environ.get("CONDA_ROOT"):
+        yield os.path.join(root, "conda-bld")
+    yield os.path.expanduser("~/conda-bld")
 
 
 def _paths() -> Iterator[Path]:

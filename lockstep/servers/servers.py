@@ -18,6 +18,8 @@ from urllib.parse import unquote, urlsplit
 
 from lockstep.servers.condarc import Condarc, read_condarc
 from lockstep.servers.pip_settings import PipSettings, read_pip_settings
+from lockstep.servers.variables import expand
+from lockstep.spec.spec import VARIABLE
 
 if TYPE_CHECKING:
     import httpx
@@ -36,13 +38,22 @@ class Servers:
     pip: PipSettings = field(default_factory=PipSettings, repr=False)
     mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
     folder: Path = Path()
+    named: tuple[str, ...] = ()
+    """The spec's channels that hold variables of the environment, as they are written."""
 
     def channel(self, name: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        """Return what a channel's name stands for: pairs of a public URL and the URLs to try, best first."""
-        mirrored = self.conda.mirrored_channels.get(name, ())
+        """Return what a channel's name stands for: pairs of a public URL and the URLs to try, best first.
+
+        A URL's variables stay in the public one as they are written, as they may be secrets. Raises
+        SettingsError for a variable that isn't set.
+        """
+        expanded = expand(name, "The channel")
+        mirrored = self.conda.mirrored_channels.get(expanded, ())
+        written = hide(name.rstrip("/")) if "://" in name else None
         return tuple(
-            (hide(url), (*self.mirrors_of(hide(url)), *mirrored, url))
-            for url in self.conda.locate(name, self.folder)
+            (public, (*self.mirrors_of(public), *mirrored, url))
+            for url in self.conda.locate(expanded, self.folder)
+            for public in (written or hide(url),)
         )
 
     def mirrors_of(self, url: str) -> tuple[str, ...]:
@@ -61,6 +72,13 @@ class Servers:
             for public in self.conda.locate(name, self.folder):
                 if url.startswith(hide(public) + "/"):
                     found += [mirror.rstrip("/") + url[len(hide(public)) :] for mirror in urls]
+        found += [
+            address + url[len(public) :]
+            for name in self.named
+            for public, urls in self.channel(name)
+            for address in urls
+            if url.startswith(public + "/")
+        ]
         found += [
             known + url[len(hide(known)) :] for known in self._tokens() if url.startswith(hide(known) + "/")
         ]
@@ -167,7 +185,8 @@ def read_servers(spec: Spec | None = None, mirrors: Mapping[str, str] | None = N
         trusted_hosts=(*options.trusted_hosts, *servers.pip.trusted_hosts),
         no_index=options.no_index or servers.pip.no_index,
     )
-    return replace(servers, pip=pip, folder=spec.folder)
+    named = tuple(name for name in spec.channels if VARIABLE.search(name))
+    return replace(servers, pip=pip, folder=spec.folder, named=named)
 
 
 def _expand(url: str | None) -> str | None:

@@ -69,11 +69,11 @@ def solve_conda(
         raise SpecError(f"A dependency isn't a package: {error}.", "Write it as `name=1.2`.") from error
     except SolverError as error:
         raise SolveError(
-            f"No set of conda packages satisfies the spec:\n{_shorten(str(error))}",
+            f"No set of conda packages satisfies the spec:\n{_shorten(_without_addresses(str(error), channels))}",
             "Relax or correct a version in the spec, or add the channel that has the package.",
         ) from error
     except GatewayError as error:
-        raise ChannelsError(hide(str(error))) from error
+        raise ChannelsError(_without_addresses(str(error), channels)) from error
     return tuple(sorted((_locked(record, channels) for record in records), key=lambda package: package.name))
 
 
@@ -138,8 +138,22 @@ def _public(url: str, channels: Sequence[tuple[str, str]]) -> str:
     return hide(url)
 
 
+def _without_addresses(text: str, channels: Sequence[tuple[str, str]]) -> str:
+    """Return a text in which the addresses that were asked, which may hold secrets, are the public URLs."""
+    for public, address in channels:
+        for known in (address, without_userinfo(address), hide(address)):
+            text = text.replace(known, public)
+    return hide(text)
+
+
 def _locked(record: rattler.RepoDataRecord, channels: Sequence[tuple[str, str]]) -> LockedPackage:
     name = record.name.normalized
+    url = _public(record.url, channels)
+    if url.startswith("file:"):
+        raise SolveError(
+            f"{name} {record.version} is only in a folder of this machine, so it can't be locked.",
+            "Put the folder on a server as a channel, and name that in the spec.",
+        )
     if not record.sha256 or not record.md5 or record.size is None:
         raise SolveError(
             f"{name} {record.version} can't be locked: its channel gives no sha256, md5 or size for it.",
@@ -149,7 +163,7 @@ def _locked(record: rattler.RepoDataRecord, channels: Sequence[tuple[str, str]])
         name=name,
         version=str(record.version),
         manager="conda",
-        url=_public(record.url, channels),
+        url=url,
         sha256=record.sha256.hex(),
         size=record.size,
         md5=record.md5.hex(),
