@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from lockstep.workspace import run_log
+from lockstep.root import Root
+from lockstep.runs import run_log
+from lockstep.runs.run_log import RunLog
 from lockstep.workspace.docker_arguments import DockerArguments, bytes_of, read_docker_arguments
 from lockstep.workspace.fault import Fault
 from lockstep.workspace.launch import LAUNCHER, Names, Place, Way, check_definition, node_container, nodes_of
 from lockstep.workspace.nodes import Nodes
 from lockstep.workspace.query import ordered, parse_filter
-from lockstep.workspace.run_log import RunLog
 
 RUN = {
     "runId": "one",
@@ -229,7 +230,7 @@ def test_a_log_has_two_names_and_is_cut_in_the_middle(
     monkeypatch.setattr(run_log, "LIMIT", 100)
     monkeypatch.setattr(run_log, "TAIL_LINES", 2)
     one, two = tmp_path / "a" / "std_log.txt", tmp_path / "b" / "70_driver_log.txt"
-    log = RunLog(one, two)
+    log = RunLog(Root(tmp_path), "a/std_log.txt", "b/70_driver_log.txt")
     log.line(b"first")
     assert two.read_text() == "first\n"
     for number in range(100):
@@ -244,7 +245,7 @@ def test_a_log_has_two_names_and_is_cut_in_the_middle(
 
 def test_a_full_disk_does_not_stop_a_log(tmp_path: Path) -> None:
     """The error is kept for the run's end."""
-    log = RunLog(tmp_path / "log.txt")
+    log = RunLog(Root(tmp_path), "log.txt")
     log._file.close()
     log._file = Path("/dev/full").open("ab", buffering=0)  # noqa: SIM115 - the log closes it
     log.line(b"lost")
