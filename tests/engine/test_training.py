@@ -171,7 +171,7 @@ def test_ctrl_c_stops_the_container_and_leaves_a_record(
     shell_image: str, project: Path, home: Home, engine: Engine, sent: signal.Signals
 ) -> None:
     """At once, with what there was until then."""
-    (project / "src" / "train.py").write_text("echo begun; echo 1 > outputs/one; sleep 60 & wait")
+    (project / "src" / "train.py").write_text("echo 1 > outputs/one; echo begun; sleep 60 & wait")
     code = (
         "import sys; from pathlib import Path\n"
         "from lockstep.engine import connect; from lockstep.home import Home; from lockstep.runs.job import Job\n"
