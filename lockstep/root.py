@@ -11,7 +11,6 @@ import contextlib
 import errno
 import os
 import stat
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -22,7 +21,7 @@ LONGEST = 1024
 LONGEST_PART = 255
 
 _LOOK = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # opening a FIFO that nobody writes to would wait for ever
-_FOLDER = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
+FOLDER = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
 
 
 class UnsafeNameError(ValueError):
@@ -163,7 +162,7 @@ class Root:
         while todo:
             here = todo.pop()
             with contextlib.suppress(OSError), self._opened(here) as folder:
-                for part, facts in _scanned(folder):
+                for part, facts in scanned(folder):
                     if (
                         stat.S_ISDIR(facts.st_mode)
                         and len("/".join((*here, part)).encode(errors="replace")) <= LONGEST
@@ -175,7 +174,7 @@ class Root:
 
     def _listed(self, folders: tuple[str, ...]) -> list[tuple[str, os.stat_result]]:
         with self._opened(folders) as folder:
-            return sorted(_scanned(folder))
+            return sorted(scanned(folder))
 
     @contextlib.contextmanager
     def _parent(self, name: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
@@ -189,13 +188,13 @@ class Root:
         """Give the descriptor of a folder, entered part by part; () is the root itself."""
         if make:
             self.path.mkdir(parents=True, exist_ok=True)
-        here = os.open(self.path, _FOLDER)
+        here = os.open(self.path, FOLDER)
         try:
             for part in folders:
                 if make:
                     with contextlib.suppress(FileExistsError):
                         os.mkdir(part, dir_fd=here)
-                inner = _entered(part, here)
+                inner = entered(part, here)
                 os.close(here)
                 here = inner
             yield here
@@ -219,52 +218,10 @@ def parts_of(name: str) -> tuple[str, ...]:
     return pure.parts
 
 
-def remove_tree(path: Path) -> None:
-    """Remove a folder and all below it, however deep: `shutil.rmtree` recurses, and a job can outdo that.
-
-    Links are removed, not followed. What can't be removed stays.
-    """
-    with contextlib.suppress(OSError):
-        top = os.open(path, _FOLDER | os.O_NOFOLLOW)
-        try:
-            _empty(top)
-        finally:
-            os.close(top)
-        path.rmdir()
-
-
-def _empty(top: int) -> None:
-    """Empty a folder; what is found in a folder of it is first moved up into it, so there is one level at all times."""
-    while found := [part for part, facts in _scanned(top) if stat.S_ISDIR(facts.st_mode)]:
-        if not sum(_moved_up(part, top) for part in found):
-            break
-    for part in list(_scanned(top)):
-        with contextlib.suppress(OSError):
-            os.unlink(part[0], dir_fd=top)
-
-
-def _moved_up(part: str, top: int) -> bool:
-    """Empty one folder of `top`, its folders into `top`, and remove it; tell whether it is gone."""
-    with contextlib.suppress(OSError):
-        folder = _entered(part, top)
-        try:
-            for inner, facts in list(_scanned(folder)):
-                with contextlib.suppress(OSError):
-                    if stat.S_ISDIR(facts.st_mode):
-                        os.rename(inner, uuid.uuid4().hex, src_dir_fd=folder, dst_dir_fd=top)
-                    else:
-                        os.unlink(inner, dir_fd=folder)
-        finally:
-            os.close(folder)
-        os.rmdir(part, dir_fd=top)
-        return True
-    return False
-
-
-def _entered(part: str, folder: int) -> int:
+def entered(part: str, folder: int) -> int:
     """Open a folder in a folder. Raises NotADirectoryError for anything else, a link too."""
     try:
-        return os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+        return os.open(part, FOLDER | os.O_NOFOLLOW, dir_fd=folder)
     except OSError as error:
         if error.errno == errno.ELOOP:  # what some systems say of a link
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), part) from error
@@ -298,7 +255,7 @@ def _give_file(part: str, folder: int, uid: int, gid: int) -> None:
             os.close(file)
 
 
-def _scanned(folder: int) -> Iterator[tuple[str, os.stat_result]]:
+def scanned(folder: int) -> Iterator[tuple[str, os.stat_result]]:
     """Yield name and facts of what is in an open folder; what goes meanwhile is left out."""
     with os.scandir(folder) as found:
         for each in found:

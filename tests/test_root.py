@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lockstep.root import LONGEST, Root, UnsafeNameError, remove_tree
+from lockstep.removal import remove_tree
+from lockstep.root import LONGEST, Root, UnsafeNameError
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # fcntl.h, linux/fs.h
 SECRET = "host's secret"

@@ -15,7 +15,8 @@ from typing import Any
 from lockstep.copies import LeftOut, copy_files
 from lockstep.engine import Container, ContainerRun, Engine, ExitStatus
 from lockstep.errors import DiskFullError, LockstepError
-from lockstep.root import Root, remove_tree
+from lockstep.removal import remove_tree
+from lockstep.root import Root
 from lockstep.runs.run_log import RunLog
 from lockstep.workspace.artifacts import RUN_ORIGIN
 from lockstep.workspace.experiments import Experiments

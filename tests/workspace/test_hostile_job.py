@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from lockstep.root import remove_tree
+from lockstep.removal import remove_tree
 from lockstep.workspace.daemon import Daemon
 from lockstep.workspace.folder import Folder
 from lockstep.workspace.identity import ARM_PATH, Identity
