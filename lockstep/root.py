@@ -154,7 +154,7 @@ class Root:
                 yield inner, facts
 
     def give(self, uid: int, gid: int, below: str = "") -> None:
-        """Make folders and files below a folder someone's, and the folder itself.
+        """Make folders and files below a folder someone's, and the folder itself; the kernel takes setuid bits off.
 
         Links keep their owner, and so does a file with a second name (a hard link), which may lie anywhere.
         """

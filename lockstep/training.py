@@ -202,8 +202,8 @@ def _caller() -> tuple[int, int]:
 
 
 def _give(owner: tuple[int, int], runs: Path, folder: Path) -> None:
-    """Make `runs`, and a run's folder with all in it, those of the person who called sudo."""
-    if os.geteuid() == 0 and owner[0] != 0:
+    """Make `runs`, and a run's folder with all in it, those of the person who called; no file stays setuid."""
+    if os.geteuid() == 0:
         os.chown(runs, *owner, follow_symlinks=False)
         Root(folder).give(*owner)
 

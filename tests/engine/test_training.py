@@ -206,6 +206,14 @@ def test_only_the_run_s_own_files_are_given_to_the_caller(
     assert (project / "host").stat().st_uid == 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's files make others root")
+def test_no_setuid_program_of_root_is_left(train: Train, project: Path) -> None:
+    """The container's root is this machine's; what it leaves must not make another user root."""
+    record = train("echo x > outputs/shell; chmod 6755 outputs/shell")
+    left = (project / "runs" / record.id / "outputs" / "shell").stat()
+    assert (left.st_uid, left.st_mode & 0o7777) == (0, 0o755)
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_stops_the_container_and_leaves_a_record(
     shell_image: str, project: Path, home: Home, engine: Engine, sent: signal.Signals

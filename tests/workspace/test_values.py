@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -17,8 +19,12 @@ from lockstep.runs.run_log import RunLog
 from lockstep.workspace.docker_arguments import DockerArguments, bytes_of, read_docker_arguments
 from lockstep.workspace.fault import Fault
 from lockstep.workspace.launch import LAUNCHER, Names, Place, Way, check_definition, node_container, nodes_of
+from lockstep.workspace.metrics import Metrics
+from lockstep.workspace.mlflow_bridge import Bridge
+from lockstep.workspace.mlflow_server import MLflowServer
 from lockstep.workspace.nodes import Nodes
 from lockstep.workspace.query import ordered, parse_filter
+from lockstep.workspace.state import State
 
 RUN = {
     "runId": "one",
@@ -251,3 +257,24 @@ def test_a_full_disk_does_not_stop_a_log(tmp_path: Path) -> None:
     log.line(b"lost")
     log.close()
     assert log.broken is not None
+
+
+def test_mlflow_forgets_the_folders_that_it_was_given(tmp_path: Path) -> None:
+    """A database of before: runs and models get addresses for which MLflow has no reader; others are left alone."""
+    server = MLflowServer(tmp_path, None)
+    place = "file:///x/.lockstep/workspace/artifacts/ExperimentRun/dcid.r"
+    with contextlib.closing(sqlite3.connect(server.database)) as database, database:
+        database.execute("CREATE TABLE runs (run_uuid, experiment_id, artifact_uri)")
+        database.execute(
+            "CREATE TABLE logged_models (model_id, experiment_id, source_run_id, artifact_location)"
+        )
+        database.execute("INSERT INTO runs VALUES ('r', 7, ?), ('own', 8, '/mlflow/artifacts/8')", (place,))
+        database.execute("INSERT INTO logged_models VALUES ('m', 7, 'r', ?)", (f"{place}/models/m",))
+    state = State(tmp_path / "state.sqlite")
+    Bridge(state, Metrics(state), server)._forget_folders()
+    state.close()
+    with contextlib.closing(sqlite3.connect(server.database)) as database:
+        runs = database.execute("SELECT artifact_uri FROM runs").fetchall()
+        models = database.execute("SELECT artifact_location FROM logged_models").fetchall()
+    assert runs == [("azureml://experiments/7/runs/r/artifacts",), ("/mlflow/artifacts/8",)]
+    assert models == [("azureml://experiments/7/runs/r/artifacts/models/m",)]
