@@ -79,6 +79,13 @@ class Allowance:
             self.disk -= size
         return ""
 
+    def refund(self, size: int) -> None:
+        """Put back what a copy that was broken off had taken."""
+        self.files += 1
+        self.size += size
+        if self.disk is not None:
+            self.disk += size
+
 
 def allowed(
     source: Root, below: str, allowance: Allowance, left_out: LeftOut

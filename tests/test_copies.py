@@ -34,10 +34,10 @@ def test_files_are_copied_and_the_rest_is_named(folders: tuple[Root, Root, Path]
     left_out = copy_files(job, "up", store, "to", work)
     assert [name for name, _ in store.files()] == ["to/sub/a.txt"]
     assert dict(left_out.reasons).keys() == {"up/shadow", "up/etc", "up/pipe", "up/x"}
-    told = "\n".join(left_out.lines("the upload"))
-    assert "'up/shadow', a link." in told
-    assert str(job.path) not in told
-    assert str(store.path) not in told
+    lines = "\n".join(left_out.lines("the upload"))
+    assert "'up/shadow', a link." in lines
+    assert str(job.path) not in lines
+    assert str(store.path) not in lines
     assert list(work.iterdir()) == []
 
 

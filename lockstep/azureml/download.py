@@ -46,6 +46,7 @@ def fetch(
 def _fetch(session: Any, run: Any, name: str, partial: Path, allowance: Allowance) -> str:
     """Write a file's bytes to `partial`; or return why not. The address that the service gives is the permission."""
     import requests
+    import urllib3
 
     with azureml_errors(f"downloading {name} of {run.id}"):
         address = run._client.artifacts.get_artifact_uri(ORIGIN, run._container, name)
@@ -55,9 +56,17 @@ def _fetch(session: Any, run: Any, name: str, partial: Path, allowance: Allowanc
             size = int(answer.headers.get("Content-Length") or 0)
             if reason := allowance.refusal(size):
                 return reason
-            with partial.open("wb") as file:
-                if copy_bytes(answer.raw, file, size) < size:
-                    raise requests.ConnectionError(f"{name} ended too early")
+            try:
+                with partial.open("wb") as file:
+                    if copy_bytes(answer.raw, file, size) < size:
+                        raise requests.ConnectionError(f"{name} ended too early")
+            except BaseException as error:
+                allowance.refund(size)
+                if isinstance(
+                    error, urllib3.exceptions.HTTPError
+                ):  # requests wraps them only where it decodes
+                    raise requests.ConnectionError(str(error)) from error
+                raise
     return ""
 
 

@@ -58,12 +58,12 @@ def _of_run(site: Site, query: Any) -> Root:
 def _of_model(site: Site, model: str) -> tuple[Root, str]:
     """Return the artifacts of the run that logged a model, and where in them the model lies."""
     with site.mlflow.client() as client:
-        told = client.get(f"/api/2.0/mlflow/logged-models/{inside(model)}")
-    address = told.json()["model"]["info"]["artifact_uri"] if told.is_success else ""
-    found = PLACE.fullmatch(address)
-    if not found:
+        found = client.get(f"/api/2.0/mlflow/logged-models/{inside(model)}")
+    address = found.json()["model"]["info"]["artifact_uri"] if found.is_success else ""
+    place = PLACE.fullmatch(address)
+    if not place:
         raise missing(f"The logged model {model!r}")
-    return site.folder.artifacts(RUN_ORIGIN, container_of(found[1])), inside(found[2])
+    return site.folder.artifacts(RUN_ORIGIN, container_of(place[1])), inside(place[2])
 
 
 def _listing(root: Root, top: str, path: str) -> dict[str, Any]:

@@ -103,8 +103,8 @@ class Runner:
         except Exception as error:
             log.exception("run %s broke", run_id)
             what = error.strerror if isinstance(error, OSError) else type(error).__name__
-            told = f"The workspace failed ({what}); its server.log says more."
-            self.runs.enter(run_id, "Failed", error=told, code="ServiceError")
+            message = f"The workspace failed ({what}); its server.log says more."
+            self.runs.enter(run_id, "Failed", error=message, code="ServiceError")
         finally:
             with self._lock:
                 self._going.pop(run_id, None)

@@ -159,8 +159,8 @@ def test_links_at_rest_are_not_there(ask: Ask, outputs: Path, container: str, ho
         sent = ask("PUT", path, content=b"mine", headers={"x-ms-blob-type": "BlockBlob"})
         assert sent.status_code in (201, 409)
     for below in ("", "outputs", "outputs/folder", "outputs/chain10"):
-        told = ask("GET", f"{ARTIFACTS}/ExperimentRun/{container}?path={below}").json()
-        shown = {one["path"] for one in told["value"]}
+        answer = ask("GET", f"{ARTIFACTS}/ExperimentRun/{container}?path={below}").json()
+        shown = {one["path"] for one in answer["value"]}
         assert shown <= {"outputs/real.txt", "outputs/file", "outputs/pipe"}  # the PUTs replaced two of them
     assert [each.name for each in host.iterdir()] == ["secret"]
     assert (host / "secret").read_text() == SECRET

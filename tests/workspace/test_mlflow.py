@@ -195,8 +195,8 @@ result = [round(float(back.predict([[5.0]])[0]), 6), registered.version, logged.
     page = f"/ajax-api/2.0/mlflow/logged-models/{model}/artifacts"
     listed = browser.get(f"{page}/directories").json()["files"]
     assert "MLmodel" in [file["path"] for file in listed]
-    told = browser.get(f"{page}/files", params={"artifact_file_path": "MLmodel"})
-    assert "python_function" in told.text
+    shown = browser.get(f"{page}/files", params={"artifact_file_path": "MLmodel"})
+    assert "python_function" in shown.text
 
 
 def test_nothing_of_mlflow_is_left_behind(tmp_path: Path) -> None:
