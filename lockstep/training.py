@@ -19,8 +19,10 @@ from lockstep.datasets.fingerprint import fingerprint
 from lockstep.engine import ContainerRun, Engine, ExitStatus, Mount
 from lockstep.errors import JobError, LockstepError
 from lockstep.home import Home, disk_full_in_words
+from lockstep.root import Root
 from lockstep.runs.job import OUTPUTS, Job, check_source
-from lockstep.runs.run import RunRecord, new_run, now, with_outputs, write_record
+from lockstep.runs.run import LOG, RunRecord, new_run, now, with_outputs, write_record
+from lockstep.runs.run_log import RunLog
 from lockstep.runs.snapshot import take_snapshot
 
 SOURCE = "/job/source"
@@ -53,8 +55,18 @@ def train_local(
     engine_image = engine_image or image_id
     if engine.image_id(engine_image) is None:
         raise JobError(f"The engine has no image {image_id}.", "Run `./invoke build`.")
-    with disk_full_in_words(_existing(runs)), new_run(runs) as (name, folder), _stoppable():
+    with (
+        disk_full_in_words(_existing(runs)),
+        new_run(runs) as (name, folder),
+        contextlib.closing(RunLog(Root(folder), LOG)) as log,
+        _stoppable(),
+    ):
         caller = _caller()
+
+        def show(line: bytes) -> None:
+            log.line(line)
+            on_line(line)
+
         _give(caller, runs, folder)
         record = RunRecord(
             id=name,
@@ -78,10 +90,12 @@ def train_local(
             with contextlib.suppress(FileExistsError):
                 (folder / "source" / OUTPUTS).mkdir()  # the root is read-only: a mount needs its folder
             (folder / OUTPUTS).mkdir()
-            _give(caller, folder / OUTPUTS)
+            _give(caller, runs, folder)
             reader = threading.Thread(target=_fingerprints, args=(inputs, home, data), daemon=True)
             reader.start()  # which data it is gets found out while the training goes
-            status = _run(job, engine_image, engine, folder, inputs, on_line)
+            status = _run(job, engine_image, engine, folder, inputs, show)
+            if log.broken:
+                raise log.broken
             reader.join()
             record = record.changed(
                 status="failed" if status.code else "completed",
@@ -98,9 +112,11 @@ def train_local(
             record = record.changed(status="failed", reason=told)
             raise
         finally:
-            record = with_outputs(record.changed(ended=now(), data=dict(data)), folder / OUTPUTS)
+            record, left_out = with_outputs(record.changed(ended=now(), data=dict(data)), folder)
+            for line in left_out.lines("the record"):
+                show(line.encode())
             write_record(record, folder)
-            _give(caller, *folder.rglob("*"))
+            _give(caller, runs, folder)
         return record
 
 
@@ -149,14 +165,7 @@ def _run(
         Mount(folder / OUTPUTS, f"{SOURCE}/{OUTPUTS}"),
     )
     container = _container(job, image, engine, mounts, inputs)
-    with (folder / "log.txt").open("wb") as log:
-
-        def keep(line: bytes) -> None:
-            log.write(line + b"\n")
-            log.flush()
-            on_line(line)
-
-        return engine.run(container, keep)
+    return engine.run(container, on_line)
 
 
 def _container(
@@ -198,11 +207,11 @@ def _caller() -> tuple[int, int]:
     return os.getuid(), os.getgid()
 
 
-def _give(owner: tuple[int, int], *paths: Path) -> None:
-    """Make paths those of the person who called sudo."""
-    if os.geteuid() == 0 and owner[0] != 0:
-        for path in paths:
-            os.chown(path, *owner, follow_symlinks=False)
+def _give(owner: tuple[int, int], runs: Path, folder: Path) -> None:
+    """Make `runs`, and a run's folder with all in it, those of the person who called; no file stays setuid."""
+    if os.geteuid() == 0:
+        os.chown(runs, *owner, follow_symlinks=False)
+        Root(folder).give(*owner)
 
 
 def _existing(path: Path) -> Path:

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import signal
 import ssl
 import sys
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lockstep.errors import WorkspaceError
+from lockstep.removal import remove_tree
 
 START_SECONDS = 20.0
 STOP_SECONDS = 15.0
@@ -175,4 +175,4 @@ def reset(folder: Path) -> None:
         raise WorkspaceError(
             f"The workspace in {folder} is still being served.", "Stop that process, then reset again."
         )
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_tree(folder)

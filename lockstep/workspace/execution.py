@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -13,8 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lockstep.copies import LeftOut, copy_files
 from lockstep.engine import Container, ContainerRun, Engine, ExitStatus
 from lockstep.errors import DiskFullError, LockstepError
+from lockstep.removal import remove_tree
+from lockstep.root import Root
+from lockstep.runs.run_log import RunLog
 from lockstep.workspace.artifacts import RUN_ORIGIN
 from lockstep.workspace.experiments import Experiments
 from lockstep.workspace.fault import Fault
@@ -33,7 +36,6 @@ from lockstep.workspace.launch import (
     nodes_of,
     processes_per_node,
 )
-from lockstep.workspace.run_log import RunLog
 from lockstep.workspace.runs import container_of
 from lockstep.workspace.snapshots import Snapshots
 
@@ -72,11 +74,11 @@ class Execution:
         environment = self._definition["environment"]
         if not self._surroundings.images.needs_build(environment, engine):
             return self._surroundings.images.of(environment, engine, lambda _: None)
-        log = RunLog(self._left / "azureml-logs" / "20_image_build_log.txt")
+        log = RunLog(self._left, "azureml-logs/20_image_build_log.txt")
         try:
             return self._surroundings.images.of(environment, engine, log.say)
         except (Fault, LockstepError) as error:
-            for line in str(error).splitlines():
+            for line in self._surroundings.folder.hidden(str(error)).splitlines():
                 log.say(line)
             raise
         finally:
@@ -99,7 +101,7 @@ class Execution:
                     for node, place in enumerate(places)
                 ]
                 failure = self._go(engine, runs, going, stack)
-            take_back(self._definition, self._surroundings.folder, self._folder)
+            self._collect()
         finally:
             for log in self._logs.values():
                 log.close()
@@ -112,7 +114,20 @@ class Execution:
 
     def clean_up(self) -> None:
         """Remove the run's working folders; outputs and logs are with its artifacts."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        remove_tree(self._folder)
+
+    def _collect(self) -> None:
+        """Bring what the run uploads, and say in its log what stays behind there and among its artifacts."""
+        log = self._logs[0]
+        for line in take_back(self._definition, self._surroundings.folder, self._folder):
+            log.say(line)
+        for name in COLLECTED:
+            left_out = LeftOut()
+            for entry in self._left.entries(name):
+                if entry.reason:
+                    left_out.add(entry.name, entry.reason)
+            for line in left_out.lines("the artifacts"):
+                log.say(line)
 
     def _check_script(self) -> None:
         """Say in words that the snapshot lacks the script."""
@@ -132,8 +147,8 @@ class Execution:
             count = nodes_of(self._definition)
         for rank in range(count):
             name = "std_log.txt" if count == 1 else f"std_log_process_{rank}.txt"
-            other = [self._left / "azureml-logs" / "70_driver_log.txt"] if rank == 0 else []
-            self._logs[rank] = RunLog(self._left / "user_logs" / name, *other)
+            other = ["azureml-logs/70_driver_log.txt"] if rank == 0 else []
+            self._logs[rank] = RunLog(self._left, f"user_logs/{name}", *other)
 
     def _network(self, engine: Engine, stack: contextlib.ExitStack, nodes: int) -> tuple[str, Way]:
         """Return the containers' network and their way to us; several nodes get a network of their own."""
@@ -149,17 +164,17 @@ class Execution:
         around, work = self._surroundings, self._folder / f"node-{node}"
         around.snapshots.unpack(json.loads(self._row["details"])["properties"]["ContentSnapshotId"], work)
         for name in COLLECTED:
-            collected = self._left / name
-            collected.mkdir(parents=True, exist_ok=True)
-            if (work / name).is_dir():  # files of the source folder itself
-                shutil.copytree(work / name, collected, dirs_exist_ok=True)
+            self._left.make_folder(name)
+            copy_files(
+                Root(work), name, self._left, name, around.folder.tmp
+            )  # files of the source folder itself
             (work / name).mkdir(exist_ok=True)
         home = self._folder / f"home-{node}"
         home.mkdir(parents=True, exist_ok=True)
         return Place(
             work=work,
             home=home,
-            collected=self._left,
+            collected=self._left.path,
             bundle=around.folder.tls / "ca-bundle.pem",
             inputs=inputs,
             user=user,

@@ -15,11 +15,8 @@ import threading
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from lockstep.workspace.artifacts import RUN_ORIGIN
-from lockstep.workspace.folder import Folder
 from lockstep.workspace.metrics import Metrics
 from lockstep.workspace.mlflow_server import MLflowServer
-from lockstep.workspace.runs import container_of
 from lockstep.workspace.state import State
 
 if TYPE_CHECKING:
@@ -39,8 +36,8 @@ BATCH = 1000
 class Bridge:
     """Brings MLflow up to date, in a thread, whenever it is woken. What it has brought is noted in the state."""
 
-    def __init__(self, state: State, folder: Folder, metrics: Metrics, server: MLflowServer) -> None:
-        self._state, self._folder, self._metrics, self._server = state, folder, metrics, server
+    def __init__(self, state: State, metrics: Metrics, server: MLflowServer) -> None:
+        self._state, self._metrics, self._server = state, metrics, server
         self._news = threading.Event()
         self._closed = threading.Event()
         self._lock = threading.Lock()
@@ -62,6 +59,7 @@ class Bridge:
     def bring_all(self) -> None:
         """Bring everything that is new; returns when MLflow has it."""
         with self._lock, self._server.client() as client:
+            self._forget_folders()
             self._bring_names()
             self._bring_states(client)
             while self._bring_metrics(client):
@@ -74,24 +72,28 @@ class Bridge:
 
     def adopt_run(self, run_id: str) -> None:
         """Make a run that MLflow itself created ours: its artifacts are where ours are."""
-        place = self._folder.artifacts(RUN_ORIGIN, container_of(run_id)).as_uri()
-        with (
-            self._lock,
-            contextlib.closing(sqlite3.connect(self._server.database, timeout=30)) as database,
-            database,
-        ):
-            database.execute("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", (place, run_id))
-
-    def adopt_model(self, model_id: str, run_id: str) -> None:
-        """Tell MLflow that a logged model's files are among its run's artifacts, where its client puts them."""
-        place = self._folder.artifact(RUN_ORIGIN, container_of(run_id), f"models/{model_id}").as_uri()
         with (
             self._lock,
             contextlib.closing(sqlite3.connect(self._server.database, timeout=30)) as database,
             database,
         ):
             database.execute(
-                "UPDATE logged_models SET artifact_location = ? WHERE model_id = ?", (place, model_id)
+                "UPDATE runs SET artifact_uri = 'azureml://experiments/' || experiment_id || '/runs/' || run_uuid"
+                " || '/artifacts' WHERE run_uuid = ?",
+                (run_id,),
+            )
+
+    def adopt_model(self, model_id: str, run_id: str) -> None:
+        """Tell MLflow that a logged model's files are among its run's artifacts, where its client puts them."""
+        with (
+            self._lock,
+            contextlib.closing(sqlite3.connect(self._server.database, timeout=30)) as database,
+            database,
+        ):
+            database.execute(
+                "UPDATE logged_models SET artifact_location = 'azureml://experiments/' || experiment_id || '/runs/'"
+                " || ? || '/artifacts/models/' || model_id WHERE model_id = ?",
+                (run_id, model_id),
             )
 
     def _follow(self) -> None:
@@ -111,6 +113,22 @@ class Bridge:
                     log.exception("MLflow could not be brought up to date")
             self._closed.wait(0.2)  # so that many small news travel together
 
+    def _forget_folders(self) -> None:
+        """Take from MLflow, once, the folders that it was given before 0.2: it would follow links in them."""
+        if self._state.note("artifacts have addresses", ""):
+            return
+        with contextlib.closing(sqlite3.connect(self._server.database, timeout=30)) as database, database:
+            database.execute(
+                "UPDATE runs SET artifact_uri = 'azureml://experiments/' || experiment_id || '/runs/' || run_uuid"
+                " || '/artifacts' WHERE artifact_uri LIKE 'file:%/artifacts/ExperimentRun/dcid.%'"
+            )
+            database.execute(
+                "UPDATE logged_models SET artifact_location = 'azureml://experiments/' || experiment_id || '/runs/'"
+                " || source_run_id || '/artifacts/models/' || model_id"
+                " WHERE artifact_location LIKE 'file:%/artifacts/ExperimentRun/dcid.%'"
+            )
+        self._state.keep("artifacts have addresses", "yes")
+
     def _bring_names(self) -> None:
         experiments = self._state.rows("SELECT * FROM experiments WHERE mirrored = 0")
         runs = self._state.rows("SELECT * FROM runs WHERE mirrored = 0 ORDER BY number")
@@ -119,14 +137,14 @@ class Bridge:
         with contextlib.closing(sqlite3.connect(self._server.database, timeout=30)) as database, database:
             for row in experiments:
                 moment, name = _milliseconds(row["created"]), row["name"]
-                place = (self._folder.path / "artifacts" / "experiments" / str(row["id"])).as_uri()
+                place = f"azureml://experiments/{row['id']}"
                 database.execute(
                     "INSERT OR IGNORE INTO experiments (experiment_id, name, artifact_location, lifecycle_stage,"
                     " creation_time, last_update_time) VALUES (?, ?, ?, 'active', ?, ?)",
                     (row["id"], name, place, moment, moment),
                 )
             for row in runs:
-                place = self._folder.artifacts(RUN_ORIGIN, container_of(row["id"])).as_uri()
+                place = f"azureml://experiments/{row['experiment']}/runs/{row['id']}/artifacts"
                 started = _milliseconds(row["started"] or row["created"])
                 database.execute(
                     "INSERT OR IGNORE INTO runs (run_uuid, name, source_type, source_name, entry_point_name, user_id,"

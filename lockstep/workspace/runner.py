@@ -99,10 +99,12 @@ class Runner:
         except Fault as fault:
             self.runs.enter(run_id, "Failed", error=fault.message, code=fault.code)
         except LockstepError as error:
-            self.runs.enter(run_id, "Failed", error=str(error))
+            self.runs.enter(run_id, "Failed", error=self.surroundings.folder.hidden(str(error)))
         except Exception as error:
             log.exception("run %s broke", run_id)
-            self.runs.enter(run_id, "Failed", error=f"The workspace failed: {error!r}", code="ServiceError")
+            what = error.strerror if isinstance(error, OSError) else type(error).__name__
+            message = f"The workspace failed ({what}); its server.log says more."
+            self.runs.enter(run_id, "Failed", error=message, code="ServiceError")
         finally:
             with self._lock:
                 self._going.pop(run_id, None)

@@ -127,7 +127,7 @@ def _site(folder: Folder, parts: Parts) -> Site:
     state = State(folder.path / "state.sqlite")
     mlflow = MLflowServer(folder.mlflow, parts.mlflow_python)
     metrics = Metrics(state)
-    bridge = Bridge(state, folder, metrics, mlflow)
+    bridge = Bridge(state, metrics, mlflow)
     metrics.changed = bridge.wake
     runs = Runs(state, bridge.wake)
     snapshots = Snapshots(state, folder)

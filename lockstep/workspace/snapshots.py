@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import zipfile
 from pathlib import Path
 from typing import Any
 
+from lockstep.root import Root
 from lockstep.workspace.fault import Fault, missing
-from lockstep.workspace.folder import Folder, inside
+from lockstep.workspace.folder import Folder, inside, one_name
 from lockstep.workspace.state import State, now, text
 
+PIECE = 1024**2
 NONE = "00000000-0000-0000-0000-000000000000"
 
 
@@ -45,9 +48,9 @@ class Snapshots:
         inherited = self.files(parent) if parent and parent != NONE else {}
         files: dict[str, str] = {}
         for path in _paths(tree):
-            inside(Path("/snapshot"), path)
+            inside(path)
             blob = uploaded.get(path) or inherited.get(path)
-            if blob is None or not self._folder.snapshot_blob(blob).is_file():
+            if blob is None or not self._folder.snapshots.is_file(one_name(blob)):
                 raise Fault(400, f"The snapshot's file {path!r} was never uploaded.", "SnapshotIncomplete")
             files[path] = blob
         with self._state.change() as change:
@@ -63,19 +66,22 @@ class Snapshots:
     def unpack(self, snapshot: str, target: Path) -> None:
         """Write the snapshot's files into the folder `target`; the run may change them."""
         target.mkdir(parents=True, exist_ok=True)
-        made = {target}
+        root = Root(target)
         for path, blob in self.files(snapshot).items():
-            file = inside(target, path)
-            if file.parent not in made:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                made.add(file.parent)
-            shutil.copyfile(self._folder.snapshot_blob(blob), file)
+            with (
+                self._folder.snapshots.open(blob) as source,
+                os.fdopen(root.create(inside(path)), "wb") as copy,
+            ):
+                shutil.copyfileobj(source, copy, PIECE)
 
     def zip(self, snapshot: str, target: Path) -> None:
         """Write the snapshot as a zip file."""
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
             for path, blob in self.files(snapshot).items():
-                archive.write(self._folder.snapshot_blob(blob), path)
+                with self._folder.snapshots.open(blob) as source:
+                    is_large = os.fstat(source.fileno()).st_size >= zipfile.ZIP64_LIMIT // 2
+                    with archive.open(path, "w", force_zip64=is_large) as packed:
+                        shutil.copyfileobj(source, packed, PIECE)
 
 
 def _paths(node: dict[str, Any], parent: str = "") -> list[str]:

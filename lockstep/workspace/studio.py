@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
 from lockstep.workspace.fault import Fault
+from lockstep.workspace.mlflow_artifacts import answer as artifacts
 from lockstep.workspace.site import Site
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Studio:
             raise Fault(404, "MLflow isn't installed for this workspace: `./invoke workspace` installs it.")
         if not self._site.mlflow.is_ready:
             return _page("MLflow is starting.", again=True, status=503)
-        return await self._pass_on(request)
+        return await artifacts(request, self._site) or await self._pass_on(request)
 
     def _enter(self, parts: list[str]) -> Response:
         """Exchange the secret of a portal URL (`/studio/<secret>/runs/<id>`) for the cookie; open the run's page."""

@@ -136,8 +136,48 @@ result = {"history": [[m.step, m.value] for m in client.get_metric_history(run.i
     assert shown.text == "note"
 
 
-def test_models_can_be_logged_loaded_and_registered(mlflow: Client) -> None:
-    """A logged model's files are among its run's artifacts, and come back as a model."""
+def test_a_link_among_the_artifacts_is_neither_shown_nor_followed(
+    mlflow: Client, with_mlflow: Daemon, browser: httpx.Client, tmp_path: Path
+) -> None:
+    """A job's link to a file or folder of the host: not for the pages, not for the client, not for an upload."""
+    (tmp_path / "secret").write_text("host's secret")
+    code = "run = Experiment(ws, 'links').start_logging(snapshot_directory=None)\nresult = run.id"
+    run = mlflow.run(WS + code)
+    outputs = with_mlflow.folder / "artifacts" / "ExperimentRun" / f"dcid.{run}" / "outputs"
+    outputs.mkdir(parents=True)
+    (outputs / "file").symlink_to(tmp_path / "secret")
+    (outputs / "folder").symlink_to(tmp_path)
+    os.mkfifo(outputs / "pipe")
+    (outputs / "re al.txt").write_text("real")
+    listing, bytes_of = (
+        "/ajax-api/2.0/mlflow/artifacts/list",
+        ("/get-artifact", "/ajax-api/2.0/mlflow/get-artifact"),
+    )
+    listed = browser.get(listing, params={"run_id": run, "path": "outputs"}).json()["files"]
+    assert listed == [{"path": "outputs/re al.txt", "is_dir": False, "file_size": 4}]
+    assert browser.get(listing, params={"run_id": run}).json()["files"] == [
+        {"path": "outputs", "is_dir": True, "file_size": 0}
+    ]
+    assert browser.get(listing, params={"run_id": run, "path": "outputs/folder"}).json()["files"] == []
+    for address in bytes_of:
+        assert browser.get(address, params={"run_id": run, "path": "outputs/re al.txt"}).text == "real"
+        for path in ("outputs/file", "outputs/folder/secret", "outputs/pipe", "../../../../identity.json"):
+            answer = browser.get(address, params={"run_uuid": run, "path": path})
+            assert answer.status_code in (400, 404)
+            assert "secret" not in answer.text
+    code = "result = [file.path for file in mlflow.MlflowClient().list_artifacts(run, 'outputs')]"
+    assert mlflow.run(WS + code, run=run) == ["outputs/re al.txt"]
+    sent = browser.post(
+        "/ajax-api/2.0/mlflow/upload-artifact",
+        params={"run_uuid": run, "path": "outputs/folder/planted"},
+        content=b"x",
+    )
+    assert sent.status_code >= 400
+    assert not (tmp_path / "planted").exists()
+
+
+def test_models_can_be_logged_loaded_and_registered(mlflow: Client, browser: httpx.Client) -> None:
+    """A logged model's files are among its run's artifacts, are on its page, and come back as a model."""
     code = """
 import numpy
 from sklearn.linear_model import LinearRegression
@@ -147,11 +187,16 @@ with mlflow.start_run() as active:
     logged = mlflow.sklearn.log_model(model, name="model")
 back = mlflow.sklearn.load_model(logged.model_uri)
 registered = mlflow.register_model(logged.model_uri, "registered")
-result = [round(float(back.predict([[5.0]])[0]), 6), registered.version]
+result = [round(float(back.predict([[5.0]])[0]), 6), registered.version, logged.model_id]
 """
-    value, version = mlflow.run(WS + code)
+    value, version, model = mlflow.run(WS + code)
     assert value == 5.0
     assert int(version) == 1
+    page = f"/ajax-api/2.0/mlflow/logged-models/{model}/artifacts"
+    listed = browser.get(f"{page}/directories").json()["files"]
+    assert "MLmodel" in [file["path"] for file in listed]
+    shown = browser.get(f"{page}/files", params={"artifact_file_path": "MLmodel"})
+    assert "python_function" in shown.text
 
 
 def test_nothing_of_mlflow_is_left_behind(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ azureml-mlflow reads nothing unless `.blob.core.windows.net/` is in it, hence th
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from starlette.background import BackgroundTask
@@ -17,10 +17,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from lockstep.root import Root
 from lockstep.workspace.blobs import listing, put, refused, send
 from lockstep.workspace.call import Call, Routes
 from lockstep.workspace.fault import Fault
-from lockstep.workspace.folder import inside
+from lockstep.workspace.folder import inside, one_name
 from lockstep.workspace.site import Site
 
 routes = Routes()
@@ -81,34 +82,36 @@ def _blob_name(request: Request) -> str:
     return f"{request.path_params['kind']}/{request.path_params['blob']}"
 
 
-def _blob_path(request: Request, site: Site) -> Path:
-    """Return the file that a blob's name stands for."""
+def _blob_place(request: Request, site: Site) -> tuple[Root, str]:
+    """Return the folder and the name in it that a blob's name stands for."""
     kind, blob = request.path_params["kind"], request.path_params["blob"]
     if kind == "snapshots":
-        return site.folder.snapshot_blob(blob)
+        return site.folder.snapshots, one_name(blob)
     try:
         origin, container, path = bytes.fromhex(blob).decode().split("/", 2)
     except ValueError as error:
         raise Fault(404, "The blob doesn't exist.", "BlobNotFound") from error
-    return site.folder.artifact(origin, container, path)
+    return site.folder.artifacts(origin, container), inside(path)
 
 
 async def _blob(request: Request, site: Site) -> Response:
-    path = _blob_path(request, site)
+    root, name = _blob_place(request, site)
     if request.method == "PUT":
-        return await put(request, path, site.folder.tmp)
-    return send(request, path)
+        return await put(request, root, name, site.folder.tmp)
+    return await send(request, root, name)
 
 
 async def _file(request: Request, site: Site) -> Response:
     names = request.path_params
-    return send(request, site.folder.artifact(names["origin"], names["container"], names["path"]))
+    return await send(
+        request, site.folder.artifacts(names["origin"], names["container"]), inside(names["path"])
+    )
 
 
 async def _zip(request: Request, site: Site) -> Response:
     target = site.folder.tmp / f"{uuid.uuid4().hex}.zip"
     await run_in_threadpool(site.snapshots.zip, request.path_params["snapshot"], target)
-    response = send(request, target, download_as="snapshot.zip")
+    response = await send(request, Root(site.folder.tmp), target.name, download_as="snapshot.zip")
     response.background = BackgroundTask(target.unlink, missing_ok=True)
     return response
 
@@ -119,13 +122,14 @@ async def _data(request: Request, site: Site) -> Response:
         if request.query_params.get("comp") != "list":
             return Response()
         return await run_in_threadpool(listing, root, request.query_params.get("prefix", ""))
-    path = inside(root, request.path_params["path"])
+    name = inside(request.path_params["path"])
     if request.method == "PUT":
-        return await put(request, path, site.folder.tmp)
+        return await put(request, root, name, site.folder.tmp)
     if request.method == "DELETE":
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            await run_in_threadpool(root.remove, name)
         return Response(status_code=202)
-    return send(request, path)
+    return await send(request, root, name)
 
 
 routes.stream("GET|PUT", CONTAINER + "/{kind}/{blob}", public=True)(_signed(_blob, _blob_name))

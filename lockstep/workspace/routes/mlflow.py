@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from lockstep.workspace.call import Call, Routes
 from lockstep.workspace.fault import Fault
+from lockstep.workspace.mlflow_artifacts import list_artifacts
 
 if TYPE_CHECKING:
     import httpx
@@ -31,6 +32,8 @@ def mlflow(call: Call) -> Any:
     method = call.path["method"].replace("preview/mlflow/", "mlflow/").removesuffix("-async")
     if method in ("mlflow/runs/log-metric", "mlflow/runs/log-batch") and not _keep_metrics(call, method):
         return {}
+    if method == "mlflow/artifacts/list":
+        return list_artifacts(call.site, call.query)
     _ready(call)
     if method == "mlflow/experiments/create":
         return _create_experiment(call)

@@ -73,7 +73,7 @@ def details(call: Call) -> Any:
     call.site.runner.seen(row["id"])
     shown = document(call, row)
     container = container_of(row["id"])
-    logs = listed(call.site.folder, RUN_ORIGIN, container, "azureml-logs")
+    logs = listed(call.site.folder.artifacts(RUN_ORIGIN, container), "azureml-logs")
     return {
         **{key: shown[key] for key in ("runId", "status", "target", "startTimeUtc", "endTimeUtc", "error", "warnings",
                                        "properties", "parentRunId", "inputs", "outputs")},
