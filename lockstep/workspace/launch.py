@@ -73,7 +73,9 @@ def check_definition(definition: dict[str, Any]) -> None:
         raise Fault(
             400, f"The embedded workspace runs torch.distributed jobs (nccl, gloo), not {communicator!r}."
         )
-    read_docker_arguments(_docker(definition).get("arguments"))
+    docker = _docker(definition)
+    read_docker_arguments(docker.get("arguments"))
+    bytes_of(docker.get("shmSize") or "2g")
     processes_per_node(definition)
 
 

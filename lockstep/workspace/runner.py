@@ -74,6 +74,10 @@ class Runner:
         if going is not None:
             going.seen.set()
 
+    def look_again(self) -> None:
+        """Let the runs that wait for nodes see that a compute target has changed or is gone."""
+        self._nodes.look_again()
+
     def shut_down(self) -> None:
         """Stop every run that goes, with the reason; those that wait are left for the next start."""
         with self._lock:
