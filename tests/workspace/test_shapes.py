@@ -28,13 +28,10 @@ ANYTHING: tuple[Any, ...] = (
     [],
     {},
     [1, 2],
-    ["a", None],
-    {"a": {"b": [None]}},
-    {"": None},
+    {"": {"b": [None]}},
     0,
     -1,
     2**70,
-    1.5,
     float("nan"),
     True,
     "",
@@ -45,22 +42,7 @@ ANYTHING: tuple[Any, ...] = (
 )
 """What is put in the place of each part of a right body."""
 
-ODD_NAMES = (
-    "a%00b",
-    "%0a",
-    "%1b[31m",
-    "%ff%fe",
-    "%ed%a0%80",
-    "..",
-    "%2e%2e",
-    "%2e%2e%2f%2e%2e",
-    "a" * 300,
-    "%20",
-    "'",
-    "99999999999999999999999",
-    "%F0%9F%98%80",
-    "x%3Fy%23z",
-)
+ODD_NAMES = ("a%00b", "%0d%0a", "%ff%fe", "..", "%2e%2e%2f%2e%2e", "a" * 300, "9" * 23, "%F0%9F%98%80%3Fx")
 OWN = {
     "subscription": SUBSCRIPTION,
     "group": RESOURCE_GROUP,
@@ -217,7 +199,7 @@ RIGHT: dict[str, list[Any]] = {
     "POST {WS}/models": [
         {"name": "shapes", "kvTags": {"a": "b"}, "properties": {"a": "b"}, "runId": "shapes_run"}
     ],
-    "POST /mlflow/v1.0{WS}/api/2.0/{method:path}": [LOG_BATCH],
+    "POST {WS}/api/2.0/{method:path}": [LOG_BATCH],
 }
 """What a client sends that knows the service, by the end of the route's line; each of its parts is then spoiled."""
 
@@ -319,7 +301,7 @@ def test_each_part_of_a_body_may_be_anything(send: Send, folder: Path, line: str
     path = filled(route, folder)
     for body in RIGHT[line]:
         right = send(method, path, body)
-        assert right.status_code == 200 or "snapshot" in line.lower() or "mlflow" in line, right.text
+        assert right.status_code == 200 or "snapshot" in line.lower() or "{method" in line, right.text
         for where in parts(body):
             for value in ANYTHING:
                 send(method, path, spoiled(body, where, value))

@@ -41,7 +41,7 @@ def default(call: Call) -> Any:
 def set_default(call: Call) -> Any:
     """Choose the default datastore; there is only one to choose."""
     if call.path["datastore"] != DATASTORE:
-        raise missing(f"The datastore {call.path['name']!r}")
+        raise missing(f"The datastore {call.path['datastore']!r}")
 
 
 @routes.on("GET", f"{STORES}/datastores")
@@ -54,5 +54,5 @@ def listing(call: Call) -> Any:
 def get(call: Call) -> Any:
     """Show a datastore."""
     if call.path["datastore"] != DATASTORE:
-        raise missing(f"The datastore {call.path['name']!r}")
+        raise missing(f"The datastore {call.path['datastore']!r}")
     return document(call)
