@@ -92,13 +92,23 @@ class Metrics:
             "continuationToken": None,
         }
 
-    def numbers_after(self, row: int, limit: int = 1000) -> list[dict[str, Any]]:
-        """Return what was logged after row number `row`: one item per row, with MLflow's key, value and step."""
+    def numbers_after(
+        self, row: int, limit: int = 1000, *, run: str | None = None, end: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Return what was logged after row number `row`: one item per row, with MLflow's key, value and step.
+
+        `run` asks for one run's rows only, `end` for those up to a row.
+        """
         rows = self._state.rows(
             "SELECT *, (SELECT count(*) FROM metric_values AS before WHERE before.run = metric_values.run AND"
             " before.name = metric_values.name AND before.row < metric_values.row) AS earlier"
-            " FROM metric_values WHERE row > ? ORDER BY row LIMIT ?",
+            " FROM metric_values WHERE row > ? AND (? IS NULL OR run = ?) AND (? IS NULL OR row <= ?)"
+            " ORDER BY row LIMIT ?",
             row,
+            run,
+            run,
+            end,
+            end,
             limit,
         )
         return [

@@ -8,6 +8,7 @@ import json
 import logging
 import logging.handlers
 import os
+import resource
 import signal
 import threading
 import time
@@ -74,9 +75,17 @@ def serve(path: Path, parts: Parts, *, port: int = 0, studio_port: int = 0) -> N
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    _raise_open_files()
     with _alone(folder), _logging(folder), running(folder, parts, port, studio_port):
         stop.wait()
         log.info("stopping")
+
+
+def _raise_open_files() -> None:
+    """Let this process have as many open files as it may; each connection is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @contextlib.contextmanager
@@ -98,6 +107,7 @@ def running(folder: Folder, parts: Parts, port: int, studio_port: int) -> Iterat
         return Way(f"{LOOPBACK}:{port}", folder.socket)
 
     site.runner.surroundings.way = way
+    site.runner.recover()  # before anybody is answered: what is submitted from now on isn't a leftover
     app = Application(site)
     port = listener.serve_secure(app, LOOPBACK, port or noted.get("port", 0))
     studio_port = listener.serve_clear(Studio(site), studio_port or noted.get("studio_port", 0))
@@ -144,9 +154,8 @@ def _site(folder: Folder, parts: Parts) -> Site:
 
 
 def _begin(site: Site) -> None:
-    """What need not be done before the first answer: the engine, leftovers of a killed server, waiting runs."""
+    """What need not be done before the first answer: the engine, and the containers that a killed server left."""
     try:
-        site.runner.recover()
         engine = site.runner.engine()
         engine.sweep()
         site.runner.surroundings.way(engine.gateway("bridge"))

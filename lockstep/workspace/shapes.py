@@ -195,7 +195,7 @@ class MlflowTag(Shape):
     """A tag as MLflow writes it."""
 
     key: str
-    value: Scalar = None
+    value: Scalar
 
 
 class MlflowMetric(BaseModel):

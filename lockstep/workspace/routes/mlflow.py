@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -36,7 +38,8 @@ def mlflow(call: Call) -> Any:
     _ready(call)
     if method == "mlflow/experiments/create":
         return _create_experiment(call)
-    call.site.bridge.bring_all()
+    with _answers():
+        call.site.bridge.bring_all()
     answer = _passed_on(call, method)
     if answer.status_code >= 400 or "json" not in answer.headers.get("content-type", "json"):
         return _as_it_is(answer)
@@ -81,17 +84,23 @@ def _ready(call: Call) -> None:
 
 
 def _passed_on(call: Call, method: str, version: str = "2.0") -> httpx.Response:
-    import httpx  # takes a third of a second: not before the first answer
-
     query = urlencode(list(call.request.query_params.multi_items()))
     path = f"/api/{version}/{quote(method)}" + (f"?{query}" if query else "")
     content = (
         None if call.body is None else json.dumps(call.body).encode()
     )  # NaN too, which httpx wouldn't write
     headers = {"Content-Type": "application/json"} if content else {}
+    with _answers(), call.site.mlflow.client() as client:
+        return client.request(call.request.method, path, content=content, headers=headers)
+
+
+@contextlib.contextmanager
+def _answers() -> Iterator[None]:
+    """Say in words that MLflow doesn't answer."""
+    import httpx  # takes a third of a second: not before the first answer
+
     try:
-        with call.site.mlflow.client() as client:
-            return client.request(call.request.method, path, content=content, headers=headers)
+        yield
     except httpx.HTTPError as error:
         message = f"MLflow didn't answer ({type(error).__name__}); its log is in the workspace's folder."
         raise Fault(400, message, "MLflowUnavailable") from error
