@@ -43,7 +43,9 @@ def in_words(body: Callable[..., Any]) -> Callable[..., Any]:
     def run(c: Context, *args: Any, **flags: Any) -> Any:
         from lockstep.errors import LockstepError
         from lockstep.home import disk_full_in_words
+        from lockstep.no_proxy import no_proxy
 
+        os.environ.update(no_proxy(os.environ))  # for every client in this process and all that it starts
         try:
             with disk_full_in_words(Path(__file__).parent):
                 return body(c, *args, **flags)

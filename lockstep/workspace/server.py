@@ -19,6 +19,7 @@ from typing import IO
 
 from lockstep.engine import Engine
 from lockstep.errors import EngineError, LockstepError, WorkspaceError
+from lockstep.no_proxy import no_proxy
 from lockstep.workspace.app import Application
 from lockstep.workspace.computes import DEFAULT_NODES, Computes
 from lockstep.workspace.environments import Environments
@@ -76,6 +77,7 @@ def serve(path: Path, parts: Parts, *, port: int = 0, studio_port: int = 0) -> N
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     _raise_open_files()
+    os.environ.update(no_proxy(os.environ))  # for what this process asks and starts
     with _alone(folder), _logging(folder), running(folder, parts, port, studio_port):
         stop.wait()
         log.info("stopping")
