@@ -38,7 +38,8 @@ class Listener:
         self._addresses: dict[str, int] = {}
         self._sockets: set[Path] = set()
         self._lock = threading.Lock()
-        threading.Thread(target=self._loop.run_forever, daemon=True, name="listener").start()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="listener")
+        self._thread.start()
 
     def serve_secure(self, app: Any, address: str, port: int) -> int:
         """Serve over TLS on an address of this machine; return the port, another one if `port` is taken.
@@ -81,6 +82,9 @@ class Listener:
                 future.result(3)
             server.force_exit = True
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(3)
+        if not self._thread.is_alive():
+            self._loop.close()
 
     def _serve(self, app: Any, bound: socket.socket, context: ssl.SSLContext | None, where: str) -> None:
         config = uvicorn.Config(

@@ -70,7 +70,7 @@ def test_a_submission_asks_no_proxy(
 
 
 def test_a_look_for_the_server_asks_no_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first thing that every command does: is it there?"""
+    """The first thing that every command does: is it there, is asked directly."""
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
     with refusing_proxy() as proxy:
