@@ -227,7 +227,7 @@ class Bridge:
         done = False
         if not self._aside.waits(name):
             with self._aside.trying(name):
-                numbers = [number for row in rows for number in items(row)]
+                numbers = [number for row in rows for number in _numbers(row)]
                 for start in range(0, len(numbers), BATCH):
                     _post_items(client, run, "metrics", numbers[start : start + BATCH])
                 done = True
@@ -238,6 +238,15 @@ def _mlflow_is_gone(error: Exception) -> bool:
     import httpx
 
     return isinstance(error, httpx.ConnectError)
+
+
+def _numbers(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a row's numbers in MLflow's terms; none of a row that can't be read, which is logged."""
+    try:
+        return items(row)
+    except ValueError as error:
+        log.warning("row %d of the metrics can't be read: %s", row["row"], error)
+        return []
 
 
 def _post_items(client: httpx.Client, run: str, kind: str, items: list[dict[str, Any]]) -> None:

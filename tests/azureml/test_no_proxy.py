@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lockstep.no_proxy import no_proxy
 from lockstep.workspace import daemon
-from tests.azureml.conftest import ROOT, SCRIPT, Checkout
+from tests.azureml.conftest import PREPARE, ROOT, SCRIPT
 from tests.refusing_proxy import refusing_proxy
-from tests.workspace.client import Client
 
 EVERY = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 VARIANTS = (("HTTP_PROXY", "HTTPS_PROXY"), ("http_proxy", "https_proxy"), ("ALL_PROXY",), ("all_proxy",))
@@ -37,7 +37,7 @@ def test_what_was_said_is_kept(environment: dict[str, str], entries: str) -> Non
 @pytest.mark.engine
 @pytest.mark.parametrize("variables", VARIANTS, ids="+".join)
 def test_a_submission_asks_no_proxy(
-    variables: tuple[str, ...], checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    variables: tuple[str, ...], python_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Server's start, SDK, snapshot, run, log, metrics and files: the proxy hears of none of them."""
     root = tmp_path / "project"
@@ -47,25 +47,22 @@ def test_a_submission_asks_no_proxy(
     (root / "data" / "d" / "train" / "class" / "one.png").write_bytes(b"one")
     for name in (*EVERY, *(name.lower() for name in EVERY)):
         monkeypatch.delenv(name, raising=False)
+    code = (
+        f"checkout, image = {str(root)!r}, {python_image!r}\n{PREPARE}"
+        "out = submitted(job_of('--epochs', '1'))\n"
+        "files = remote_runs.download(project, out.record.id)\n"
+        "print([out.record.status, len(files) > 0, lines[-1]])\n"
+    )
     with refusing_proxy() as proxy:
-        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        client = Client({**dict.fromkeys(variables, proxy.url), "PYTHONPATH": path}, tmp_path / "user")
-        try:
-            told: Any = Checkout(root, client, checkout.image).run(
-                "from lockstep.submission.embedded import start_embedded\n"
-                "from lockstep.submission.workspaces import open_workspace\n"
-                "open_workspace(project)\n"
-                "out = submitted(job_of('--epochs', '1'))\n"
-                "files = remote_runs.download(project, out.record.id)\n"
-                "result = [out.record.status, len(files), lines[-1]]\n"
-            )
-        finally:
-            client.close()
-            running = daemon.find(root / ".lockstep" / "workspace")
-            assert running
+        environment = {**os.environ, **dict.fromkeys(variables, proxy.url), "HOME": str(tmp_path / "user")}
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code],
+            env={**environment, "PYTHONPATH": str(ROOT)}, cwd=root, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        running = daemon.find(root / ".lockstep" / "workspace")
+        if running:
             running.stop()
-    assert (told[0], told[2]) == ("completed", "Finished Training")
-    assert told[1] >= 1
+    assert done.stdout.splitlines()[-1:] == ["['completed', True, 'Finished Training']"], done.stderr[-3000:]
     assert proxy.for_loopback() == []
 
 
