@@ -102,6 +102,6 @@ def _json(status: int, message: str, code: str) -> Response:
 
 def shown(request: Request) -> str:
     """Return the request's path as it may be logged: on one line, no query, no secrets."""
-    path = SECRET_SEGMENT.sub(r"/\1/…", request.url.path)
+    path = SECRET_SEGMENT.sub(r"/\1/…", request.scope["path"])
     path = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in path)
     return re.sub(r"/subscriptions/[^/]+/resourceGroups/[^/]+/providers/[^/]+/workspaces", "…", path)

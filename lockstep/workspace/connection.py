@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, cast
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
@@ -57,10 +58,9 @@ class Connection(H11Protocol):
 
     def is_overdue(self, now: float) -> bool:
         """Tell whether the client has let us wait too long. While we don't read, it need not send."""
-        if self.is_idle:
-            return now - self.waits_since > self.patience.head
-        owes = self.cycle.more_body and not self.flow.read_paused
-        return owes and now - self.heard > self.patience.body
+        if self.conn.their_state is h11.SEND_BODY:  # also after an answer that didn't wait for the body's end
+            return not self.flow.read_paused and now - self.heard > self.patience.body
+        return self.is_idle and now - self.waits_since > self.patience.head
 
     def cut(self) -> None:
         """Close the connection without waiting for anything."""
