@@ -77,7 +77,7 @@ class Routes:
 
         def register(handler: Handler) -> Handler:
             async def endpoint(request: Request) -> Response:
-                at_the_door(request.path_params)
+                at_the_door(request)
                 body = await json_body(request)
                 call = Call(request.app.state.site, request, request.path_params, request.query_params, body)
                 answer = await run_in_threadpool(handler, call)
@@ -96,7 +96,7 @@ class Routes:
 
         def register(handler: Any) -> Any:
             async def endpoint(request: Request) -> Response:
-                at_the_door(request.path_params)
+                at_the_door(request)
                 answer: Response = await handler(request)
                 return answer
 
@@ -123,9 +123,10 @@ def whole(value: Any) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
 
 
-def at_the_door(parameters: Mapping[str, str]) -> None:
+def at_the_door(request: Request) -> None:
     """Refuse a path with a name that its kind can't have (400), or of another workspace than this one (404)."""
-    check_path(parameters)
+    parameters = request.path_params
+    check_path(parameters, makes=request.method == "PUT")
     named = [
         parameters.get(key, own).lower()
         for key, own in (("subscription", SUBSCRIPTION), ("group", RESOURCE_GROUP))

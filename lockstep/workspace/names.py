@@ -72,7 +72,12 @@ KINDS: Mapping[str, Kind] = {
     "kind": Kind("a kind of blob", r"snapshots|artifacts", "snapshots or artifacts"),
     "blob": Kind("a blob's id", r"[0-9a-f]{1,16384}", "hexadecimal digits"),
     "path": Kind(
-        "a file's path", rf"[^{CONTROL}]{{0,2048}}", "at most 2,048 characters, no control characters"
+        "a file's path", r"[^\x00]{0,2048}", "at most 2,048 characters, no NUL"
+    ),  # jobs make odd names
+    "new_path": Kind(
+        "a new file's path",
+        rf"[^{CONTROL}]{{0,2048}}",
+        "at most 2,048 characters, no control characters",
     ),
     "file": Kind(
         "a file's name",
@@ -112,7 +117,7 @@ def checked(kind: str, name: str) -> str:
     return name
 
 
-def check_path(parameters: Mapping[str, str]) -> None:
-    """Check every parameter of a route's path; each is called after its kind."""
+def check_path(parameters: Mapping[str, str], *, makes: bool = False) -> None:
+    """Check every parameter of a route's path; each is called after its kind. `makes`: the file in it is a new one."""
     for kind, name in parameters.items():
-        checked(kind, name)
+        checked("new_path" if makes and kind == "path" else kind, name)

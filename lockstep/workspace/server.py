@@ -45,6 +45,7 @@ log = logging.getLogger("lockstep.workspace")
 LOOPBACK = "127.0.0.1"
 NOTED, PORTS = "server.json", "ports.json"
 LOCK_SECONDS = 2.0
+OPEN_FILES = 4096
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,11 @@ def serve(path: Path, parts: Parts, *, port: int = 0, studio_port: int = 0) -> N
 
 
 def _raise_open_files() -> None:
-    """Let this process have as many open files as it may; each connection is one."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    """Let this process have enough open files, where it may: each connection is one."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(OPEN_FILES, most)
+    if now != resource.RLIM_INFINITY and now < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 @contextlib.contextmanager

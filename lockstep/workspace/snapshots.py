@@ -47,7 +47,7 @@ class Snapshots:
         inherited = self.files(parent) if parent and parent != NONE else {}
         files: dict[str, str] = {}
         for path in _paths(tree):
-            inside(Path("/snapshot"), checked("path", path))
+            inside(Path("/snapshot"), checked("new_path", path))
             blob = uploaded.get(path) or inherited.get(path)
             if blob is None or not self._folder.snapshot_blob(blob).is_file():
                 raise Fault(400, f"The snapshot's file {path!r} was never uploaded.", "SnapshotIncomplete")

@@ -98,7 +98,7 @@ def create_empty(call: Call) -> Any:
     for one in call.fields(ArtifactPaths).get("paths") or []:
         path = str(one.get("path") if isinstance(one, dict) else one)
         try:
-            checked("path", path)
+            checked("new_path", path)
             call.site.folder.artifact(origin, container, path)
         except Fault as fault:
             made["errors"][path] = {"error": {"code": fault.code, "message": fault.message, "details": []}}
