@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("lockstep.workspace")
 BATCH = 1000
 BROUGHT, LEFT = "mirrored row", "metrics left"
-"""What the state notes: up to which row of metrics MLflow was told, and since which row it lacks a run's."""
+"""What the state notes: up to which row of metrics MLflow was sent them, and since which row it lacks a run's."""
 
 
 class Bridge:

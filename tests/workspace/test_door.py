@@ -192,10 +192,10 @@ def test_a_run_can_not_have_any_name(ask: Ask, name: str) -> None:
     refused = ask("PATCH", f"{experiment}/runs/{name}", json={"runId": "x"})
     assert refused.status_code == 400
     assert "can't be a run's id, which is 1 to 250 letters" in refused.json()["error"]["message"]
-    told = ask(
+    answer = ask(
         "PATCH", f"{experiment}/batch/runs", json={"runs": [{"runId": unquote(name)}, {"runId": "fine"}]}
     )
-    assert list(told.json()["runs"]) == ["fine"]
+    assert list(answer.json()["runs"]) == ["fine"]
     listed = ask("POST", f"{experiment}/runs:query", json={}).json()["value"]
     assert [run["runId"] for run in listed] == ["fine"]
 
@@ -255,9 +255,9 @@ def test_a_tree_that_is_none_is_refused(ask: Ask, children: object) -> None:
 def test_a_path_can_not_write_lines_into_the_log(ask: Ask, folder: Path) -> None:
     """A line break in an address is written as what it is."""
     ask("GET", "/no%0a2026-01-01 00:00:00,000 INFO forged%1b[2J")
-    told = (folder / "server.log").read_text()
-    assert "\\n2026-01-01 00:00:00,000 INFO forged\\x1b[2J" in told
-    assert "\n2026-01-01" not in told
+    logged = (folder / "server.log").read_text()
+    assert "\\n2026-01-01 00:00:00,000 INFO forged\\x1b[2J" in logged
+    assert "\n2026-01-01" not in logged
 
 
 def test_other_hosts_are_refused(ask: Ask) -> None:

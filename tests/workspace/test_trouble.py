@@ -77,14 +77,14 @@ def test_a_removed_target_does_not_block_its_name(state: State) -> None:
     """A run waits for a target that is removed: it is refused in words, and a new target of that name works."""
     computes = Computes(state)
     computes.create("small", {"properties": {"properties": {"scaleSettings": {"maxNodeCount": 1}}}})
-    nodes, told = Nodes(computes.nodes), list[str]()
+    nodes, said = Nodes(computes.nodes), list[str]()
 
     def wait(count: int = 1) -> None:
         try:
             with nodes.taken("small", count, threading.Event()) as got:
-                told.append("got" if got else "gave up")
+                said.append("got" if got else "gave up")
         except Fault as fault:
-            told.append(fault.message)
+            said.append(fault.message)
 
     def waiting(count: int = 1) -> threading.Thread:
         thread = threading.Thread(target=wait, args=(count,), daemon=True)
@@ -99,15 +99,15 @@ def test_a_removed_target_does_not_block_its_name(state: State) -> None:
         computes.delete("small")
         nodes.look_again()
         waits.join(5)
-        assert told == ["The compute target 'small' is not in this workspace; it has 'cpu-cluster'."]
+        assert said == ["The compute target 'small' is not in this workspace; it has 'cpu-cluster'."]
         computes.create("small", {"properties": {"properties": {"scaleSettings": {"maxNodeCount": 1}}}})
         waits = waiting()
     waits.join(5)
-    assert told[1:] == ["got"]
+    assert said[1:] == ["got"]
     wait(2)
-    assert told[2] == "The run asks for 2 nodes; the compute target 'small' has 1."
+    assert said[2] == "The run asks for 2 nodes; the compute target 'small' has 1."
     wait()
-    assert told[3] == "got"
+    assert said[3] == "got"
 
 
 def test_a_change_that_the_disk_has_no_room_for(state: State) -> None:
@@ -209,8 +209,8 @@ def test_one_run_that_mlflow_can_not_take_stops_no_other(tmp_path: Path, state: 
             sent = {"run_id": "good", "key": "later", "value": 1, "timestamp": 1700000000000, "step": 0}
             client.post(f"{interface}/runs/log-metric", json=sent).raise_for_status()
             assert until(lambda: len(metrics()) == 2)
-            told = (folder / "server.log").read_text()
-            assert "failed 1 times" in told
-            assert "Traceback" not in told
+            said = (folder / "server.log").read_text()
+            assert "failed 1 times" in said
+            assert "Traceback" not in said
     finally:
         running.stop()
