@@ -331,7 +331,9 @@ def test_every_route_takes_any_body(send: Send, folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_every_route_takes_any_name(send: Send, folder: Path, name: str) -> None:
-    """Each parameter of each path, one after the other, with a name that nobody gave."""
+    """Each parameter of each path, one after the other, with a name that nobody gave; the workspace's own once."""
+    tried = set[str]()
     for method, route in lines():
-        for parameter in re.findall(r"{(\w+)", route):
+        for parameter in set(re.findall(r"{(\w+)", route)) - tried:
+            tried |= {parameter} & {"subscription", "group", "workspace"}
             send(method, filled(route, folder, **{parameter: name}), {} if method != "GET" else None)
