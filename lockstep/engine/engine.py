@@ -135,6 +135,12 @@ class Engine:
             except docker.errors.NotFound:
                 return None
 
+    def image_variables(self, image: str) -> dict[str, str]:
+        """Return the environment variables that an image gives its containers."""
+        with engine_errors(f"looking at the image {image}"):
+            said = self.api.inspect_image(image)["Config"].get("Env") or []
+        return {name: value for name, _, value in (one.partition("=") for one in said)}
+
     def deliver(
         self,
         image: Image,

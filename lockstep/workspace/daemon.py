@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lockstep.errors import WorkspaceError
+from lockstep.no_proxy import no_proxy
 from lockstep.removal import remove_tree
 
 START_SECONDS = 20.0
@@ -55,6 +56,7 @@ class Daemon:
     def environment(self) -> dict[str, str]:
         """Return the environment variables that make azureml-core and azureml-mlflow talk to this server.
 
+        NO_PROXY keeps a proxy out of it, and says what it says in this process besides.
         `AZURE_CONFIG_DIR` names a folder that isn't there, or the SDK would remember addresses in it for ever.
         """
         from lockstep.workspace.identity import Identity
@@ -68,13 +70,15 @@ class Daemon:
             "AZURE_CONFIG_DIR": str(self.folder / f"azure-{self.port}"),
             "REQUESTS_CA_BUNDLE": bundle,
             "SSL_CERT_FILE": bundle,
+            **no_proxy(os.environ),
         }
 
     def answers(self) -> bool:
         """Tell whether the server answers."""
         context = ssl.create_default_context(cafile=str(self.folder / "tls" / "ca.pem"))
+        secure, direct = urllib.request.HTTPSHandler(context=context), urllib.request.ProxyHandler({})
         try:
-            with urllib.request.urlopen(self._probe, timeout=2, context=context):  # noqa: S310 - https, ours
+            with urllib.request.build_opener(secure, direct).open(self._probe, timeout=2):
                 return True
         except OSError:
             return False

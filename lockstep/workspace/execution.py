@@ -68,6 +68,7 @@ class Execution:
         self._folder = surroundings.folder.run(row["id"])
         self._left = surroundings.folder.artifacts(RUN_ORIGIN, container_of(row["id"]))
         self._logs: dict[int, RunLog] = {}
+        self._image_variables: dict[str, str] = {}
 
     def prepare(self, engine: Engine) -> str:
         """Return the image's ID; a build is told in `20_image_build_log.txt`."""
@@ -88,6 +89,7 @@ class Execution:
         """Run every node to its end and return why the run failed, or an empty string."""
         self._check_script()
         self._open_logs()
+        self._image_variables = engine.image_variables(image)
         nodes = nodes_of(self._definition)
         try:
             with contextlib.ExitStack() as stack:
@@ -182,6 +184,7 @@ class Execution:
             way=way,
             token=around.identity.token(TOKEN_SECONDS),
             discovery=around.identity.secret("discovery"),
+            image_variables=self._image_variables,
         )
 
     def _names(self) -> Names:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lockstep.engine import ContainerRun, Mount
+from lockstep.no_proxy import no_proxy
 from lockstep.workspace.docker_arguments import DockerArguments, bytes_of, read_docker_arguments
 from lockstep.workspace.fault import Fault
 from lockstep.workspace.identity import ARM_PATH, NAME, RESOURCE_GROUP, SUBSCRIPTION
@@ -35,7 +36,10 @@ class Way:
 
 @dataclass(frozen=True)
 class Place:
-    """What one node gets from its surroundings: files of this machine, the network, who runs it, the way to us."""
+    """What one node gets from its surroundings: files of this machine, the network, who runs it, the way to us.
+
+    `image_variables` are those that the image gives its containers anyway.
+    """
 
     work: Path
     home: Path
@@ -47,6 +51,7 @@ class Place:
     way: Way
     token: str
     discovery: str
+    image_variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,10 +135,15 @@ def node_container(
     """Return the container of one node of a run."""
     docker = _docker(definition)
     arguments: DockerArguments = read_docker_arguments(docker.get("arguments"))
-    environment = {
+    variables = {
         **((definition.get("environment") or {}).get("environmentVariables") or {}),
         **(definition.get("environmentVariables") or {}),
         **dict(arguments.environment),
+    }
+    given = {name: str(value) for name, value in variables.items()}
+    environment = {
+        **given,
+        **no_proxy({**place.image_variables, **given}, place.way.address.rpartition(":")[0]),
         **_job_variables(names, place),
         **_distributed_variables(definition, node),
         **{f"AZUREML_DATAREFERENCE_{name}": _input_path(name, source) for name, source, _ in place.inputs},
@@ -154,7 +164,7 @@ def node_container(
     return ContainerRun(
         image=image,
         command=command,
-        environment={name: str(value) for name, value in environment.items()},
+        environment=environment,
         mounts=tuple(mounts),
         user=place.user,
         working_dir=WORK,

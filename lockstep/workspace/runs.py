@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lockstep.workspace.fault import Fault, error_body, missing
+from lockstep.workspace.names import checked
 from lockstep.workspace.state import State, now, text
 
 ACTIVE = (
@@ -57,8 +58,7 @@ class Runs:
         self, run_id: str, experiment: int, fields: dict[str, Any], *, status: str, definition: Any = None
     ) -> sqlite3.Row:
         """Add a run. One with a `definition` (what was submitted) is the runner's; others are told by their client."""
-        if not run_id or len(run_id) > 256 or "/" in run_id or run_id.startswith("."):
-            raise Fault(400, f"{run_id[:80]!r} can't be a run's id.")
+        checked("run", run_id)
         details = {"properties": {}, "tags": {}, "definition": definition, **_picked({}, fields)}
         with self._state.change() as change:
             if self.exists(run_id):

@@ -8,6 +8,7 @@ import json
 import logging
 import logging.handlers
 import os
+import resource
 import signal
 import threading
 import time
@@ -18,6 +19,7 @@ from typing import IO
 
 from lockstep.engine import Engine
 from lockstep.errors import EngineError, LockstepError, WorkspaceError
+from lockstep.no_proxy import no_proxy
 from lockstep.workspace.app import Application
 from lockstep.workspace.computes import DEFAULT_NODES, Computes
 from lockstep.workspace.environments import Environments
@@ -43,6 +45,7 @@ log = logging.getLogger("lockstep.workspace")
 LOOPBACK = "127.0.0.1"
 NOTED, PORTS = "server.json", "ports.json"
 LOCK_SECONDS = 2.0
+OPEN_FILES = 4096
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,19 @@ def serve(path: Path, parts: Parts, *, port: int = 0, studio_port: int = 0) -> N
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    _raise_open_files()
+    os.environ.update(no_proxy(os.environ))  # for what this process asks and starts
     with _alone(folder), _logging(folder), running(folder, parts, port, studio_port):
         stop.wait()
         log.info("stopping")
+
+
+def _raise_open_files() -> None:
+    """Let this process have enough open files, where it may: each connection is one."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(OPEN_FILES, most)
+    if now != resource.RLIM_INFINITY and now < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 @contextlib.contextmanager
@@ -98,6 +111,7 @@ def running(folder: Folder, parts: Parts, port: int, studio_port: int) -> Iterat
         return Way(f"{LOOPBACK}:{port}", folder.socket)
 
     site.runner.surroundings.way = way
+    site.runner.recover()  # before anybody is answered: what is submitted from now on isn't a leftover
     app = Application(site)
     port = listener.serve_secure(app, LOOPBACK, port or noted.get("port", 0))
     studio_port = listener.serve_clear(Studio(site), studio_port or noted.get("studio_port", 0))
@@ -144,9 +158,8 @@ def _site(folder: Folder, parts: Parts) -> Site:
 
 
 def _begin(site: Site) -> None:
-    """What need not be done before the first answer: the engine, leftovers of a killed server, waiting runs."""
+    """What need not be done before the first answer: the engine, and the containers that a killed server left."""
     try:
-        site.runner.recover()
         engine = site.runner.engine()
         engine.sweep()
         site.runner.surroundings.way(engine.gateway("bridge"))

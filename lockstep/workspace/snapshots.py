@@ -7,12 +7,14 @@ import os
 import shutil
 import sqlite3
 import zipfile
-from pathlib import Path
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lockstep.root import Root
 from lockstep.workspace.fault import Fault, missing
 from lockstep.workspace.folder import Folder, inside, one_name
+from lockstep.workspace.names import checked
 from lockstep.workspace.state import State, now, text
 
 PIECE = 1024**2
@@ -48,11 +50,12 @@ class Snapshots:
         inherited = self.files(parent) if parent and parent != NONE else {}
         files: dict[str, str] = {}
         for path in _paths(tree):
-            inside(path)
+            inside(checked("new_path", path))
             blob = uploaded.get(path) or inherited.get(path)
             if blob is None or not self._folder.snapshots.is_file(one_name(blob)):
                 raise Fault(400, f"The snapshot's file {path!r} was never uploaded.", "SnapshotIncomplete")
             files[path] = blob
+        _check_folders(files)
         with self._state.change() as change:
             change.execute(
                 "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?)",
@@ -82,6 +85,17 @@ class Snapshots:
                     is_large = os.fstat(source.fileno()).st_size >= zipfile.ZIP64_LIMIT // 2
                     with archive.open(path, "w", force_zip64=is_large) as packed:
                         shutil.copyfileobj(source, packed, PIECE)
+
+
+def _check_folders(files: Collection[str]) -> None:
+    """Refuse (400) a name that is a file and a folder at once, as `a` is beside `a/b`; a backslash is a slash."""
+    names = {PurePosixPath(path.replace("\\", "/")) for path in files}
+    if len(names) < len(files):
+        raise Fault(400, "Two files of the snapshot have one name.", "BadArgument")
+    for name in names:
+        both = next((parent for parent in name.parents if parent in names), None)
+        if both:
+            raise Fault(400, f"{str(both)!r} is a file and a folder of the snapshot at once.", "BadArgument")
 
 
 def _paths(node: dict[str, Any], parent: str = "") -> list[str]:

@@ -8,6 +8,7 @@ import json
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -181,6 +182,82 @@ def test_a_body_of_a_gigabyte_is_refused_unread(ask: Ask, server: Daemon, folder
     peak = int(memory.split("VmHWM:")[1].split()[0])
     assert peak < 600_000, peak
     assert ask("GET", ARM_PATH).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["a%00b", "a%0ab", "%2e%2e", ".a", "a%20b", "x" * 251, "%C3%A9"])
+def test_a_run_can_not_have_any_name(ask: Ask, name: str) -> None:
+    """Refused in words, in a path and in a body, and not made."""
+    experiment = f"/history/v1.0{ARM_PATH}/experiments/names"
+    assert ask("POST", experiment).status_code == 200
+    refused = ask("PATCH", f"{experiment}/runs/{name}", json={"runId": "x"})
+    assert refused.status_code == 400
+    assert "can't be a run's id, which is 1 to 250 letters" in refused.json()["error"]["message"]
+    answer = ask(
+        "PATCH", f"{experiment}/batch/runs", json={"runs": [{"runId": unquote(name)}, {"runId": "fine"}]}
+    )
+    assert list(answer.json()["runs"]) == ["fine"]
+    listed = ask("POST", f"{experiment}/runs:query", json={}).json()["value"]
+    assert [run["runId"] for run in listed] == ["fine"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["(" * 5000, "(" * 5000 + "a eq b" + ")" * 5000, "not " * 3000, "((a eq b)", "a eq b)", "x" * 70_000],
+)
+def test_a_filter_that_can_not_be_read_is_refused(ask: Ask, text: str) -> None:
+    """In words, whatever its length and depth."""
+    answer = ask("POST", f"/history/v1.0{ARM_PATH}/experiments:query", json={"filter": text})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "BadArgument"
+
+
+@pytest.mark.parametrize("word", ["and", "or"])
+def test_a_long_filter_is_read(ask: Ask, word: str) -> None:
+    """Many terms in a row aren't depth."""
+    text = f" {word} ".join(["name eq long"] * 500)
+    assert ask("POST", f"/history/v1.0{ARM_PATH}/experiments/long").status_code == 200
+    answer = ask("POST", f"/history/v1.0{ARM_PATH}/experiments:query", json={"filter": text})
+    assert [one["name"] for one in answer.json()["value"]] == ["long"]
+
+
+@pytest.mark.parametrize(
+    "children",
+    [
+        {"a": {"type": "File"}, "a/b": {"type": "File"}},
+        {"a": {"type": "File"}, "a\\b": {"type": "File"}},
+        {"a\0": {"type": "File"}},
+        {"a\n": {"type": "File"}},
+        {"": {"type": "File"}},
+        {"x" * 256: {"type": "File"}},
+        {"a": ["File"]},
+        {"a": None},
+        ["a"],
+    ],
+)
+def test_a_tree_that_is_none_is_refused(ask: Ask, children: object) -> None:
+    """Before a run would stumble over it; the files themselves are there."""
+    uri = ask("POST", f"/content/v2.0{ARM_PATH}/snapshots/getblob", json={"FileNames": ["a"]}).json()
+    address = uri["fileNodes"][0]["blobUri"]
+    path = "/" + address.split("/", 3)[3]
+    assert ask("PUT", path, content=b"x", headers={"x-ms-blob-type": "BlockBlob"}).status_code == 201
+    nodes = (
+        [{"FullName": name, "BlobUri": address} for name in children] if isinstance(children, dict) else []
+    )
+    sent = {
+        "DirTreeNode": {"type": "Directory", "children": children},
+        "FileRevisionList": {"FileNodes": nodes},
+    }
+    answer = ask("POST", f"/content/v2.0{ARM_PATH}/snapshots/22222222-2222-4222-8222-222222222222", json=sent)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] in ("BadArgument", "InvalidName")
+
+
+def test_a_path_can_not_write_lines_into_the_log(ask: Ask, folder: Path) -> None:
+    """A line break in an address is written as what it is."""
+    ask("GET", "/no%0a2026-01-01 00:00:00,000 INFO forged%1b[2J")
+    logged = (folder / "server.log").read_text()
+    assert "\\n2026-01-01 00:00:00,000 INFO forged\\x1b[2J" in logged
+    assert "\n2026-01-01" not in logged
 
 
 def test_other_hosts_are_refused(ask: Ask) -> None:

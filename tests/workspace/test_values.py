@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,19 @@ def test_a_definition_becomes_a_container(tmp_path: Path) -> None:
     assert (run.user, run.shm_size, run.working_dir) == ("1000:1000", 2 * 1024**3, "/mnt/azureml/wd")
     assert "RANK" not in run.environment
     assert "MASTER_ADDR" not in run.environment
+
+
+def test_a_job_asks_the_workspace_without_a_proxy(tmp_path: Path) -> None:
+    """What the image, the environment or the run says is kept; the workspace's address is added."""
+    there = replace(place(tmp_path), image_variables={"NO_PROXY": "image.example", "PATH": "/bin"})
+    run = node_container(definition(), "sha256:1", 0, NAMES, there)
+    assert run.environment["no_proxy"] == "image.example,127.0.0.1,localhost,::1,172.17.0.1"
+    assert "PATH" not in run.environment
+    sent = definition(environmentVariables={"no_proxy": ".corp.example", "HTTPS_PROXY": "http://proxy:1"})
+    run = node_container(sent, "sha256:1", 0, NAMES, there)
+    assert run.environment["NO_PROXY"] == "image.example,.corp.example,127.0.0.1,localhost,::1,172.17.0.1"
+    assert run.environment["NO_PROXY"] == run.environment["no_proxy"]
+    assert run.environment["HTTPS_PROXY"] == "http://proxy:1"
 
 
 def test_a_distributed_definition(tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ from lockstep.workspace.artifacts import RUN_ORIGIN, artifact_document, listed, 
 from lockstep.workspace.call import Call, Routes
 from lockstep.workspace.fault import Fault, missing
 from lockstep.workspace.folder import inside
+from lockstep.workspace.names import checked
 from lockstep.workspace.routes.blobs import artifact_blob_url
 from lockstep.workspace.routes.experiments import BY_ID, BY_NAME
 from lockstep.workspace.runs import container_of
+from lockstep.workspace.shapes import ArtifactPaths
 
 routes = Routes()
 ROOT = "/artifact/v2.0{WS}/artifacts"
@@ -94,11 +96,11 @@ def create_empty(call: Call) -> Any:
     """Give each path an address to upload to. What is never uploaded never appears."""
     origin, container = place(call)
     made: dict[str, Any] = {"artifacts": {}, "artifactContentInformation": {}, "errors": {}}
-    for one in call.fields.get("paths") or []:
+    for one in call.fields(ArtifactPaths).get("paths") or []:
         path = str(one.get("path") if isinstance(one, dict) else one)
         try:
             call.site.folder.artifacts(origin, container)
-            inside(path)
+            inside(checked("new_path", path))
         except Fault as fault:
             made["errors"][path] = {"error": {"code": fault.code, "message": fault.message, "details": []}}
             continue

@@ -8,9 +8,9 @@ azureml-mlflow reads nothing unless `.blob.core.windows.net/` is in it, hence th
 from __future__ import annotations
 
 import contextlib
+import logging
 import uuid
 from collections.abc import Awaitable, Callable
-from urllib.parse import urlsplit
 
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
@@ -20,10 +20,12 @@ from starlette.responses import Response
 from lockstep.root import Root
 from lockstep.workspace.blobs import listing, put, refused, send
 from lockstep.workspace.call import Call, Routes
-from lockstep.workspace.fault import Fault
+from lockstep.workspace.fault import Fault, fault_of
 from lockstep.workspace.folder import inside, one_name
+from lockstep.workspace.names import checked
 from lockstep.workspace.site import Site
 
+log = logging.getLogger("lockstep.workspace")
 routes = Routes()
 ACCOUNT = "embedded"
 DATASTORE = "workspaceblobstore"
@@ -52,8 +54,8 @@ def zip_url(call: Call, snapshot: str) -> str:
 
 
 def blob_id(address: str) -> str:
-    """Return the id at the end of a blob's address."""
-    return urlsplit(address).path.rpartition("/")[2]
+    """Return the id at the end of a blob's address; refuse (400) what has none."""
+    return checked("blob", address.partition("?")[0].rpartition("/")[2])
 
 
 def datastore_resource() -> str:
@@ -72,8 +74,10 @@ def _signed(
             if not site.identity.admits(name(request), request.query_params.get("sig", "")):
                 raise Fault(403, "The address isn't signed for this.", "AuthenticationFailed")
             return await handler(request, site)
-        except Fault as fault:
-            return refused(fault)
+        except (Fault, OSError) as error:
+            if not isinstance(error, Fault):
+                log.exception("a blob's %s failed", request.method)
+            return refused(fault_of(error))
 
     return endpoint
 
