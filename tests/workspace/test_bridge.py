@@ -80,7 +80,7 @@ def parts(tmp_path: Path) -> Iterator[tuple[Bridge, Metrics, Behind]]:
     server = MLflowServer(folder.mlflow, None)
     server._run_folder = tmp_path
     metrics, behind = Metrics(state), Behind(tmp_path)
-    yield Bridge(state, folder, metrics, server), metrics, behind
+    yield Bridge(state, metrics, server), metrics, behind
     behind.server.shutdown()
     behind.server.server_close()
     state.close()
