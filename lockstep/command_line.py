@@ -43,7 +43,9 @@ def in_words(body: Callable[..., Any]) -> Callable[..., Any]:
     def run(c: Context, *args: Any, **flags: Any) -> Any:
         from lockstep.errors import LockstepError
         from lockstep.home import disk_full_in_words
+        from lockstep.redaction import guard_output
 
+        guard_output()
         try:
             with disk_full_in_words(Path(__file__).parent):
                 return body(c, *args, **flags)

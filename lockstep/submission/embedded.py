@@ -21,6 +21,7 @@ from lockstep.errors import LockstepError
 from lockstep.home import Home
 from lockstep.progress import Progress
 from lockstep.project import Project
+from lockstep.redaction import guard_output, redact
 from lockstep.settings import Settings
 from lockstep.virtualenv import provide
 
@@ -132,6 +133,7 @@ def main() -> int:
     """Serve the workspace of the folder that the command line names, until SIGTERM."""
     from lockstep.workspace.server import Parts, find_engine, serve
 
+    guard_output()
     folder = Path(sys.argv[1])
     _write(folder / _CODE, _code())
     python = _MLFLOW / "bin" / "python"
@@ -206,4 +208,4 @@ class _Told(Progress):
         self._on_line = on_line
 
     def say(self, text: str) -> None:
-        self._on_line(text)
+        self._on_line(redact(text))
