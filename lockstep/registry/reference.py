@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass
 
 from lockstep.errors import SettingsError
+from lockstep.servers import is_loopback
 
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*")
 _HOST = re.compile(r"(?:[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-]+)*|\[[0-9a-fA-F:]+\])(?::\d+)?")
@@ -33,7 +33,7 @@ class Reference:
 
     @property
     def url(self) -> str:
-        """The repository's address. Plain HTTP is for loopback alone."""
+        """The repository's address. Plain HTTP is for loopback alone, unless that turns out to want TLS."""
         from docker.auth import INDEX_NAME
 
         host = f"registry-1.{INDEX_NAME}" if self.host == INDEX_NAME else self.host
@@ -67,14 +67,3 @@ def parse_reference(text: str) -> Reference:
             "Write it like `debian:12-slim` or `registry.example/team/env:v1`.",
         )
     return Reference(host, repository, tag, digest)
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host, with or without a port, is this machine itself."""
-    name = re.sub(r":\d+$", "", host).strip("[]")
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False

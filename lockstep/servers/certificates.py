@@ -12,6 +12,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
+CERTIFICATE_REMEDY = (
+    "If its authority is your company's, name the file of its certificate in SSL_CERT_FILE, REQUESTS_CA_BUNDLE "
+    "or pip's `cert`; it counts beside the system's authorities."
+)
 _OF_SYSTEMS = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu
     "/etc/pki/tls/certs/ca-bundle.crt",  # Red Hat

@@ -6,10 +6,11 @@ put on when a request is made and taken off everything that is kept, printed or 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,14 +98,21 @@ class Servers:
         found = self.credentials(url)
         return httpx.BasicAuth(*found) if found else httpx.Auth()
 
-    def client(self) -> httpx.Client:
-        """Return an HTTP client with this machine's proxies and certificates; the caller closes it."""
+    def client(self, authorities: Sequence[str] = ()) -> httpx.Client:
+        """Return an HTTP client with this machine's proxies and certificates; the caller closes it.
+
+        `authorities` are files of certificates that it trusts too; one that can't be read is passed over.
+        """
         import httpx
 
         from lockstep.servers.transport import Routed
 
+        context = self.ssl_context()
+        for path in authorities:
+            with contextlib.suppress(OSError):
+                context.load_verify_locations(path)
         return httpx.Client(
-            transport=Routed(self.proxies, self.ssl_context(), self.pip.trusted_hosts),
+            transport=Routed(self.proxies, context, self.pip.trusted_hosts),
             trust_env=False,
             follow_redirects=True,
             timeout=httpx.Timeout(60, connect=20),
@@ -115,7 +123,13 @@ class Servers:
         """Return a context that trusts the system's authorities and every bundle that a setting names."""
         context = ssl.create_default_context()
         for bundle in self.ca_bundles():
-            context.load_verify_locations(bundle)
+            try:
+                context.load_verify_locations(bundle)
+            except OSError as error:  # ssl.SSLError among them
+                raise SettingsError(
+                    f"A setting names {bundle} as a file of certificates (PEM), but it can't be read: {error}.",
+                    f"Correct {', '.join(certificates.VARIABLES)}, pip's `cert` or conda's `ssl_verify`.",
+                ) from error
         if not self.conda.ssl_verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
