@@ -98,6 +98,6 @@ class _Redacting:
 def guard_output() -> None:
     """Let nothing secret out on standard output and standard error from now on, tracebacks included."""
     if not isinstance(sys.stdout, _Redacting):
-        sys.stdout = _Redacting(sys.stdout)  # type: ignore[assignment]
+        sys.stdout = _Redacting(sys.stdout)
     if not isinstance(sys.stderr, _Redacting):
-        sys.stderr = _Redacting(sys.stderr)  # type: ignore[assignment]
+        sys.stderr = _Redacting(sys.stderr)

@@ -40,7 +40,12 @@ def _uv(*arguments: str) -> None:
     with tempfile.TemporaryDirectory(prefix="lockstep-") as folder:
         environment = read_servers().environment(Path(folder))  # pip's settings, which uv doesn't read
         done = subprocess.run(
-            [uv.find_uv_bin(), *arguments], cwd="/", env=environment, capture_output=True, text=True, check=False
+            [uv.find_uv_bin(), *arguments],
+            cwd="/",
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
     if done.returncode:
         raise FetchError(

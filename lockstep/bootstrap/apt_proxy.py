@@ -17,7 +17,9 @@ from urllib.parse import urlsplit
 from lockstep.redaction import remember_url
 from lockstep.servers.proxies import DIRECT, Proxies
 
-_LINE = re.compile(r'^Acquire::(https?)::(Proxy(?:-?Auto-?Detect)?)(?:::(\S+))? "(.*)";$', re.IGNORECASE | re.MULTILINE)
+_LINE = re.compile(
+    r'^Acquire::(https?)::(Proxy(?:-?Auto-?Detect)?)(?:::(\S+))? "(.*)";$', re.IGNORECASE | re.MULTILINE
+)
 
 
 def proxies_of_apt(proxies: Proxies, uris: Iterable[str]) -> Proxies:

@@ -173,7 +173,10 @@ def start_dockerd(command: list[str], log: Path, answers: Callable[[], bool], pr
             stderr=output,
             start_new_session=True,
             cwd="/",
-            env={**read_servers().proxies.environment(), "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/bin:/bin"},
+            env={
+                **read_servers().proxies.environment(),
+                "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/bin:/bin",
+            },
         )
     if _wait(answers, lambda: process.poll() is not None):
         process.returncode = 0  # it is meant to outlive this process: no warning about that

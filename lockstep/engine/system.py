@@ -124,6 +124,10 @@ def _build(
         settings |= dict.fromkeys(CA_VARIABLES, at) | {"APT_CONFIG": f"/{BUILD_FOLDER}/apt.conf"}
     told = with_build_settings(text, settings, BUILD_FOLDER if extra else "")
     extra[f"{BUILD_FOLDER}.Dockerfile"] = told.encode()
+    arguments = {
+        BASE_IMAGE: name,
+        **servers.proxies.variables(),
+    }  # the engine leaves proxies out of the image
     lines: list[str] = []
     with contextlib.ExitStack() as stack:
         task = stack.enter_context(progress.task("docker/Dockerfile", unit="steps"))
@@ -133,7 +137,7 @@ def _build(
             fileobj=file,
             custom_context=True,
             dockerfile=f"{BUILD_FOLDER}.Dockerfile",
-            buildargs={BASE_IMAGE: name, **servers.proxies.variables()},  # the engine keeps proxies out of what it makes
+            buildargs=arguments,
             network_mode="host",
             rm=True,
             forcerm=True,

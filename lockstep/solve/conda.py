@@ -73,7 +73,7 @@ def solve_conda(
         else:
             try:
                 records = asyncio.run(run(_cache(home)))
-            except GatewayError:  # a damaged cache, or a plain server whose 304 rattler can't follow: ask anew
+            except GatewayError:  # a damaged cache, or a plain server whose 304 rattler can't follow
                 records = run_afresh()
     except InvalidMatchSpecError as error:
         raise SpecError(f"A dependency isn't a package: {error}.", "Write it as `name=1.2`.") from error

@@ -41,8 +41,10 @@ def start_embedded(project: Project) -> Daemon:
 
     One that runs code older than this checkout's is started anew, unless a run is going on it.
     """
+    from lockstep.azureml.discovery import keep_discovery_private
     from lockstep.workspace.daemon import find, start
 
+    keep_discovery_private()  # whoever exports this server's variables uses the SDK without us
     folder = project.state / "workspace"
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
