@@ -45,7 +45,7 @@ def remember(password: str, user: str = "") -> None:
         if password and not forms <= _known:
             _known.update(forms)
             longest_first = sorted(_known, key=lambda form: (-len(form), form))
-            _pattern = re.compile("|".join(map(re.escape, longest_first)))
+            _pattern = re.compile("|".join(map(_escaped, longest_first)))
 
 
 def remember_url(url: str) -> None:
@@ -69,12 +69,15 @@ def redact(text: str) -> str:
 
 def _spellings(secret: str) -> Iterator[str]:
     yield secret
-    for coded in (quote(secret, safe=""), quote(secret), quote_plus(secret)):
-        yield coded
-        yield re.sub(r"%[0-9A-F]{2}", lambda found: found[0].lower(), coded)
+    yield from (quote(secret, safe=""), quote(secret), quote_plus(secret))
     yield json.dumps(secret)[1:-1]
     yield repr(secret)[1:-1]
     yield base64.b64encode(secret.encode()).decode()
+
+
+def _escaped(form: str) -> str:
+    """Return a pattern for a spelling, in which the digits of percent-codes may be small or capital."""
+    return re.sub(r"%([0-9A-Fa-f]{2})", r"%(?i:\1)", re.escape(form))
 
 
 class _Redacting:

@@ -11,11 +11,13 @@ import netrc
 import os
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from lockstep.redaction import remember
 
+_one_at_a_time = threading.Lock()
 _SECONDS = 60  # a keyring may have to ask a person to unlock it
 
 Login = tuple[str, str]
@@ -48,12 +50,17 @@ def of_netrc(host: str, port: int | None) -> Login | None:
     return found[0], found[2] or ""
 
 
-@functools.cache
 def of_keyring(url: str, host: str, user: str) -> Login | None:
     """Return what the program `keyring` has for an index, asked as pip and uv ask: by its URL, then its host.
 
-    `user` may be "" where the keyring knows it too (`--mode creds`, keyring 25).
+    `user` may be "" where the keyring knows it too (`--mode creds`, keyring 25). It is asked once a process.
     """
+    with _one_at_a_time:
+        return _of_keyring(url, host, user)
+
+
+@functools.cache
+def _of_keyring(url: str, host: str, user: str) -> Login | None:
     if not shutil.which("keyring"):
         return None
     for service in (url, host):

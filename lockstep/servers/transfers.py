@@ -42,7 +42,7 @@ class Session:
     stop: threading.Event = field(default_factory=threading.Event)
     _waiting_for: dict[int, str] = field(default_factory=dict)
     _heard: float = field(default_factory=time.monotonic)
-    _said: float = SILENCE
+    _said: float = field(default_factory=lambda: SILENCE)
 
     @contextlib.contextmanager
     def waiting_for(self, host: str) -> Iterator[None]:
