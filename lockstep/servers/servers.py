@@ -67,9 +67,9 @@ class Servers:
             for public in self.conda.locate(name, self.folder):
                 if url.startswith(hide(public) + "/"):
                     found += [mirror.rstrip("/") + url[len(hide(public)) :] for mirror in urls]
-        found += [
-            known + url[len(hide(known)) :] for known in self._tokens() if url.startswith(hide(known) + "/")
-        ]
+        for known in self._tokens():
+            if url.startswith(public := hide(known)):
+                found.append(known + url[len(public) :])
         return tuple(dict.fromkeys([*found, url]))
 
     def credentials(self, url: str) -> Login | None:
@@ -168,7 +168,9 @@ class Servers:
         yield from (url for url in (*self.conda.channels, *self.conda.default_channels) if "://" in url)
 
     def _tokens(self) -> Iterator[str]:
-        return (url.rstrip("/") for url in self._known_urls() if _CONDA_TOKEN.search(url))
+        """Yield the URLs that hold a token of conda's, ending with a slash."""
+        known = (f"{url.rstrip('/')}/" for url in self._known_urls())
+        return (url for url in known if _CONDA_TOKEN.search(url))
 
 
 def read_servers(spec: Spec | None = None, mirrors: Mapping[str, str] | None = None) -> Servers:

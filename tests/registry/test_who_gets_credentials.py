@@ -68,7 +68,9 @@ def test_a_redirects_target_gets_nothing(registry: Loopback, stranger: Loopback,
     assert not stranger.gets("/token")
 
 
-@pytest.mark.parametrize("realm", ["http://tokens.invalid/token", "ftp://tokens.invalid/", "", "http://[bad/"])
+@pytest.mark.parametrize(
+    "realm", ["http://tokens.invalid/token", "ftp://tokens.invalid/", "", "http://[bad/"]
+)
 def test_a_realm_without_tls_gets_nothing(registry: Loopback, realm: str) -> None:
     """A token server elsewhere that is asked over plain HTTP is refused in words, before anything is sent."""
     registry.faults[MANIFEST] = deque([challenge("Bearer", realm)])
