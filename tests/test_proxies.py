@@ -142,7 +142,7 @@ def serve_archive(proxy: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_apt_and_its_debs(
     only_way_out: Loopback, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """apt reads the lists through the proxy however it is spelled, and the .debs come the same way."""
+    """Apt reads the lists through the proxy however it is spelled, and the .debs come the same way."""
     serve_archive(only_way_out, tmp_path, monkeypatch)
     found = open_archive(home, SILENT)
     fetch_debs([APP.locked], found.sources, home, SILENT, mirrors=found.mirrors)
@@ -217,7 +217,7 @@ def test_no_proxy(no_proxy: str, url: str, direct: bool, monkeypatch: pytest.Mon
 
 
 def test_what_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small letters before capitals, the scheme's own before ALL_PROXY, variables before pip's, pip's before conda's."""
+    """Small letters before capitals, the scheme's own before ALL_PROXY, variables before pip's, then conda's."""
     conda = {"http": "http://conda:1", "https": "http://conda:1", "https://a.example": "http://own:1"}
     assert read_proxies(None, conda).https == "http://conda:1"
     assert read_proxies(None, conda).of("https://a.example/x") == "http://own:1"
@@ -264,14 +264,14 @@ def test_proxies_show_no_password() -> None:
     ],
 )
 def test_loopback(host: str, is_it: bool) -> None:
-    """This machine itself, by each of its names."""
+    """The machine itself, by each of its names."""
     assert is_loopback(host) is is_it
 
 
 def test_a_virtual_environment(
     only_way_out: Loopback, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """uv makes virtual environments through the proxy, wherever that is named."""
+    """Uv makes virtual environments through the proxy, wherever that is named."""
     made = wheel("six", "1.0", {"six.py": "x = 1\n"})
     only_way_out.index(made)
     for path, data in list(only_way_out.files.items()):
