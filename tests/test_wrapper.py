@@ -78,9 +78,7 @@ def run(checkout: Path, index: Loopback, environment: dict[str, str]) -> subproc
     )
 
 
-@pytest.mark.parametrize(
-    "setting", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "pip.conf"]
-)
+@pytest.mark.parametrize("setting", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "pip.conf"])
 def test_certificates_and_proxies_of_every_setting(
     checkout: Path, index: Loopback, tmp_path: Path, setting: str
 ) -> None:
