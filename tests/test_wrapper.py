@@ -17,7 +17,7 @@ import trustme
 
 from tests.conftest import ROOT
 from tests.loopback import Loopback
-from tests.packages import wheel
+from tests.packages import File, Made, wheel
 
 UV = """#!python
 import os
@@ -40,19 +40,26 @@ def index(tmp_path: Path) -> Iterator[Loopback]:
         yield server
 
 
+UV_WHEEL: Made = wheel(
+    "uv",
+    "1.0",
+    {
+        "uv-1.0.data/scripts/uv": File(UV.encode(), executable=True),
+        "invoke/__main__.py": "import os; print(dict(os.environ))\n",
+    },
+)
+
+
 @pytest.fixture
 def checkout(tmp_path: Path, index: Loopback) -> Path:
     """The wrapper, with a lock of one package."""
-    made = wheel(
-        "uv",
-        "1.0",
-        {"uv-1.0.data/scripts/uv": UV, "invoke/__main__.py": "import os; print(dict(os.environ))\n"},
-    )
-    index.index(made)
+    index.index(UV_WHEEL)
     root = tmp_path / "checkout"
     (root / "requirements").mkdir(parents=True)
     shutil.copy(ROOT / "invoke", root)
-    (root / "requirements" / "host.lock").write_text(f"uv==1.0 \\\n    --hash=sha256:{made.locked.sha256}\n")
+    (root / "requirements" / "host.lock").write_text(
+        f"uv==1.0 \\\n    --hash=sha256:{UV_WHEEL.locked.sha256}\n"
+    )
     return root
 
 
@@ -88,16 +95,9 @@ def test_certificates_and_proxies_of_every_setting(
     if setting == "REQUESTS_CA_BUNDLE":
         settings["PIP_CERT"] = other
     if setting == "pip.conf":
-        (tmp_path / "pip.conf").write_text(
-            f"[install]\ncert = {one}\nproxy = http://me:pw@127.0.0.1:9\n[global]\n"
-        )
-        settings = {
-            "REQUESTS_CA_BUNDLE": other,
-            "PIP_CONFIG_FILE": str(tmp_path / "pip.conf"),
-            "NO_PROXY": "127.0.0.1",
-        }
-    else:
-        settings |= {"ALL_PROXY": "http://me:pw@127.0.0.1:9", "NO_PROXY": "127.0.0.1"}
+        (tmp_path / "pip.conf").write_text(f"[install]\ncert = {one}\n")
+        settings = {"REQUESTS_CA_BUNDLE": other, "PIP_CONFIG_FILE": str(tmp_path / "pip.conf")}
+    settings |= {"ALL_PROXY": "http://me:pw@127.0.0.1:9", "NO_PROXY": "127.0.0.1"}
     done = run(checkout, index, settings)
     assert done.returncode == 0, done.stderr
     seen, bundle = eval((checkout / "seen").read_text())
@@ -109,6 +109,25 @@ def test_certificates_and_proxies_of_every_setting(
     assert given.get("SSL_CERT_FILE") == settings.get("SSL_CERT_FILE")
     assert "UV_DEFAULT_INDEX" not in given
     assert not Path(seen["SSL_CERT_FILE"]).exists()
+
+
+def test_pips_own_proxy(checkout: Path, index: Loopback, tmp_path: Path) -> None:
+    """What pip.conf names as pip's proxy is the only way out: pip uses it, and uv gets it."""
+    inside = "http://packages.invalid"
+    with Loopback() as proxy:
+        proxy.index(UV_WHEEL)
+        for path, data in list(proxy.files.items()):
+            proxy.files[inside + path] = data.replace(proxy.url.encode(), inside.encode())
+        (tmp_path / "pip.conf").write_text(
+            f"[global]\nindex-url = {inside}/simple/simple\ntrusted-host = packages.invalid\n"
+            f"[install]\nproxy = {proxy.url}\n"
+        )
+        settings = {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf"), "PIP_INDEX_URL": ""}
+        done = run(checkout, index, settings)
+        assert done.returncode == 0, done.stderr
+        seen, _ = eval((checkout / "seen").read_text())
+        assert seen["HTTPS_PROXY"] == seen["https_proxy"] == proxy.url
+        assert seen["UV_DEFAULT_INDEX"] == f"{inside}/simple/simple"
 
 
 def test_a_certificate_that_isnt_trusted_has_a_remedy(checkout: Path, index: Loopback) -> None:
