@@ -108,10 +108,10 @@ def test_a_task_shows_no_part_of_a_password(
             "PATH": "/nothing",
         },
     )
-    told = done.stdout + done.stderr
-    assert "hush" not in told
-    assert "h:ush" not in told
-    assert "Traceback" not in told, told
+    shown = done.stdout + done.stderr
+    assert "hush" not in shown
+    assert "h:ush" not in shown
+    assert "Traceback" not in shown, shown
 
 
 def test_a_traceback_shows_no_secret(tmp_path: Path) -> None:

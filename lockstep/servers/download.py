@@ -199,7 +199,7 @@ class Download:
                     raise _WrongBytesError(
                         f"{answer} has {offset + int(length):,} bytes", encoded=answer.is_encoded
                     )
-                # as it comes: what a broken line gave is kept
+                # undecoded and unbuffered by default: what a broken line gave is kept
                 for chunk in response.iter_bytes() if answer.decodes else response.iter_raw():
                     yield offset, chunk
                     offset += len(chunk)

@@ -1,4 +1,4 @@
-"""Transfers: several downloads at once, and what the person who waits for them is told.
+"""Transfers: several downloads at once, and what is said to the person who waits.
 
 Four at a time on daemon threads, so that Ctrl-C ends at once however long a server is silent. A server that
 sends nothing is said after ten seconds, and so is every further try.

@@ -161,8 +161,8 @@ def test_certificate_authorities_reach_the_build_only(
     with tarfile.open(store.blob(layer.digest)) as tar:
         seen = tar.extractfile("seen").read()  # type: ignore[union-attr]
         assert all(authority.cert_pem.bytes().strip() in seen for authority in named.values())
-        told = tar.extractfile("etc/proxy").read()  # type: ignore[union-attr]
-        assert told.split() == [b"http://user:secret@127.0.0.1:1"] * 2
+        proxies = tar.extractfile("etc/proxy").read()  # type: ignore[union-attr]
+        assert proxies.split() == [b"http://user:secret@127.0.0.1:1"] * 2
         assert not [path for path in tar.getnames() if "lockstep" in path]
     assert b"secret" not in built.config
     assert b"SSL_CERT_FILE" not in built.config.replace(b'\\"$SSL_CERT_FILE\\"', b"")
