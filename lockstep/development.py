@@ -64,6 +64,9 @@ def _install_judges(progress: Progress, *, install: bool) -> None:
     if not missing or not install or os.geteuid() != 0 or shutil.which("apt-get") is None:
         return
     progress.say(f"Installing {', '.join(missing)} with apt-get, to judge the images.")
-    quiet = {"env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, "check": False}
+    from lockstep.servers import read_servers
+
+    environment = {**read_servers().proxies.environment(), "DEBIAN_FRONTEND": "noninteractive"}
+    quiet = {"env": environment, "check": False}
     subprocess.run(["apt-get", "update", "-qq"], **quiet)  # type: ignore[call-overload]
     subprocess.run(["apt-get", "install", "-y", "-qq", *missing], **quiet)  # type: ignore[call-overload]

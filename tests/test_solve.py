@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
+from packaging import tags
 
 from lockstep.errors import FetchError, SettingsError, SolveError, SpecError
 from lockstep.fetch import fetch
 from lockstep.home import Home
 from lockstep.lock import Lock, LockedBase, compare_locks, dump_lock, read_lock, write_lock
 from lockstep.progress import Progress
-from lockstep.servers import read_servers
+from lockstep.servers import certificates, read_servers
 from lockstep.solve import solve
 from lockstep.solve.pypi import index_trouble
+from lockstep.solve.target import best_wheel
 from lockstep.spec import Spec, read_spec
 from tests.loopback import Loopback
 from tests.packages import conda, wheel
@@ -687,15 +691,7 @@ def test_a_private_channel(home: Home, read: Read, tmp_path: Path) -> None:
 
 def test_a_private_authority(home: Home, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Channel and index behind a company's own certificate: SSL_CERT_FILE is enough for all three clients."""
-    import ssl
-
-    import trustme
-
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    with Loopback(tls=context) as private:
+    with Loopback(tls=_private(tmp_path, "ca")) as private:
         url = private.channel("main", tmp_path / "main", *PYTHON)
         index = private.index(wheel("six", "1.0"))
         spec = read("python=3.11", pip=("six", f"-i {index}"), channels=(url,))
@@ -704,6 +700,125 @@ def test_a_private_authority(home: Home, read: Read, tmp_path: Path, monkeypatch
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
         lock = solve(spec, home=home, base=BASE)
         assert fetch(lock.packages, home)
+
+
+def _private(folder: Path, name: str) -> ssl.SSLContext:
+    """Return what a server of an authority of its own serves with; its certificate is in `<name>.pem`."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(folder / f"{name}.pem"))
+    return context
+
+
+@pytest.mark.parametrize("setting", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "pip.conf", "condarc"])
+def test_two_private_authorities(
+    home: Home, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    """A channel and an index of two authorities, in two settings: every client trusts both, and no other process."""
+    for variable in certificates.VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("PIP_CERT", str(tmp_path / "one.pem"))
+    other = str(tmp_path / "other.pem")
+    if setting == "pip.conf":
+        monkeypatch.delenv("PIP_CERT")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "one.pem"))
+        (tmp_path / "pip.conf").write_text(f"[install]\ncert = {other}\n")
+        monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    elif setting == "condarc":
+        (tmp_path / "person" / ".condarc").write_text(f"ssl_verify: {other}\n")
+    else:
+        monkeypatch.setenv(setting, other)
+    before = dict(os.environ)
+    with (
+        Loopback(tls=_private(tmp_path, "one")) as channels,
+        Loopback(tls=_private(tmp_path, "other")) as indexes,
+    ):
+        url = channels.channel("main", tmp_path / "main", *PYTHON)
+        spec = read("python=3.11", pip=("six", f"-i {indexes.index(wheel('six', '1.0'))}"), channels=(url,))
+        lock = solve(spec, home=home, base=BASE)
+        assert fetch(lock.packages, home)
+    assert dict(os.environ) == before
+    assert not list(home.path.rglob("*.pem"))
+
+
+def test_a_bundle_that_is_none_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting that names a file without a certificate is an error with the file's name."""
+    (tmp_path / "ca.pem").write_text("no certificate")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    with pytest.raises(SettingsError, match=r"ca\.pem") as refused:
+        read_servers().ssl_context()
+    assert "REQUESTS_CA_BUNDLE" in refused.value.remedy
+
+
+def test_loopback_is_never_asked_through_a_proxy(
+    server: Loopback, channel: str, home: Home, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A channel and an index on this machine are reached past a proxy that is dead, with no NO_PROXY set."""
+    for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    index = server.index(wheel("six", "1.0"))
+    lock = solve(read("python=3.11", pip=("six", f"-i {index}"), channels=(channel,)), home=home, base=BASE)
+    assert fetch(lock.packages, home)
+
+
+@pytest.mark.parametrize("place", ["channel_alias", "token"])
+def test_no_password_stays_in_the_store(home: Home, read: Read, tmp_path: Path, place: str) -> None:
+    """Names and contents of everything below LOCKSTEP_HOME are free of .condarc's passwords and tokens."""
+    with Loopback(login=("me", "geheim") if place == "channel_alias" else None) as private:
+        private.channel("t/tk-geheim/main", tmp_path / "main", *PYTHON)
+        alias = private.url.replace("://", "://me:geheim@") + "/t/tk-geheim"
+        if place == "token":
+            alias = f"{private.url}/t/tk-geheim"
+        (tmp_path / "person" / ".condarc").write_text(f"channel_alias: {alias}\n")
+        lock = solve(read("python=3.11", channels=("main",)), home=home, base=BASE)
+        assert fetch(lock.packages, home)
+    for path in home.path.rglob("*"):
+        assert "geheim" not in path.name
+        assert path.is_dir() or b"geheim" not in path.read_bytes()
+
+
+def test_only_this_user_reads_the_repodata(channel: str, home: Home, read: Read) -> None:
+    """The cache of channels is the user's own; one of old, which may hold passwords, begins anew."""
+    old = home.path / "repodata"
+    old.mkdir(parents=True, mode=0o755)
+    (old / "1aec400f.info.json").write_text("http://me:geheim@old.example/")
+    solve(read("python=3.11", channels=(channel,)), home=home, base=BASE)
+    assert old.stat().st_mode & 0o777 == 0o700
+    assert not (old / "1aec400f.info.json").exists()
+    kept = {path: path.stat().st_mtime_ns for path in old.iterdir()}
+    assert kept
+    solve(read("python=3.11", channels=(channel,)), home=home, base=BASE)
+    assert set(kept) <= set(old.iterdir())
+
+
+def test_condarcs_are_merged_as_conda_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists of several files are joined, the later file's first; single values and keys of maps are the later's."""
+    person = tmp_path / "person"
+    (person / ".condarc").write_text(
+        "channels: [one, shared]\nchannel_alias: http://old.example\n"
+        "custom_channels: {a: http://a.example, b: http://b.example}\ncustom_multichannels: {m: [http://m.example/1]}\n"
+    )
+    (tmp_path / "later.yml").write_text(
+        "channels: [two, shared]\nchannel_alias: http://new.example\n"
+        "custom_channels: {b: http://c.example}\ncustom_multichannels: {m: [http://m.example/2]}\n"
+    )
+    monkeypatch.setenv("CONDARC", str(tmp_path / "later.yml"))
+    found = read_servers().conda
+    assert found.channels == ("two", "shared", "one")
+    assert found.channel_alias == "http://new.example"
+    assert found.custom_channels == {"a": "http://a.example", "b": "http://c.example"}
+    assert found.custom_multichannels == {"m": ("http://m.example/2", "http://m.example/1")}
+    monkeypatch.setenv("CONDA_CHANNELS", "three,one")
+    assert read_servers().conda.channels == ("three", "one", "two", "shared")
+
+
+@pytest.mark.parametrize("plus", ["+", "%2B", "%2b"])
+def test_a_plus_in_a_wheels_url(plus: str) -> None:
+    """A local version is read however its index spells the plus."""
+    name = f"torch-2.1{plus}cpu-py3-none-any.whl"
+    entry = {"name": "torch", "version": "2.1+cpu", "wheels": [{"url": f"https://h.example/{name}"}]}
+    assert best_wheel(entry, list(tags.sys_tags()))["url"].endswith(name)
 
 
 @pytest.mark.parametrize("setting", ["variables", "files"])

@@ -1,6 +1,7 @@
 """The conda settings that people already have: `.condarc` files and `CONDA_*` variables.
 
-Files are looked for where conda looks (conda's guide, "Searching for .condarc"); a later file's value wins.
+Files are looked for where conda looks (conda's guide, "Searching for .condarc") and merged as conda merges
+them: a later file's single value wins, its lists come before those of earlier files, maps are joined key by key.
 Read are the settings that say where channels are and how to reach them.
 """
 
@@ -62,12 +63,12 @@ def read_condarc() -> Condarc:
     found: dict[str, Any] = {}
     for path in _paths():
         for key, value in _read(path).items():
-            found[key] = {**found[key], **value} if _both_mappings(found.get(key), value) else value
+            found[key] = _merged(found.get(key), value)
     for key in ("channel_alias", "ssl_verify"):
         if value := os.environ.get(f"CONDA_{key.upper()}"):
             found[key] = {"true": True, "false": False}.get(value.lower(), value)
     if value := os.environ.get("CONDA_CHANNELS"):
-        found["channels"] = value.split(",")
+        found["channels"] = _merged(found.get("channels"), value.split(","))
     ssl_verify = found.get("ssl_verify", True)
     try:
         return Condarc(
@@ -129,8 +130,13 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _both_mappings(one: object, other: object) -> bool:
-    return isinstance(one, dict) and isinstance(other, dict)
+def _merged(earlier: Any, later: Any) -> Any:
+    """Return a setting of several files as one (conda's guide, "Configuration engine", merging)."""
+    if isinstance(earlier, dict) and isinstance(later, dict):
+        return {**earlier, **{key: _merged(earlier.get(key), value) for key, value in later.items()}}
+    if isinstance(earlier, list) and isinstance(later, list):
+        return list(dict.fromkeys(map(str, (*later, *earlier))))
+    return earlier if later is None else later
 
 
 def _texts(value: Any) -> tuple[str, ...]:

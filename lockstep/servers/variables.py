@@ -6,6 +6,7 @@ import os
 import re
 
 from lockstep.errors import SettingsError
+from lockstep.redaction import remember
 from lockstep.spec.spec import VARIABLE
 
 
@@ -24,6 +25,8 @@ def expand(text: str, what: str) -> str:
                 f"{what} {text} holds the variable {name}, which isn't set.",
                 f"Set it (`export {name}=…`), or write what it stands for.",
             )
+        if "://" in text:  # of a URL any part may be a secret
+            remember(os.environ[name])
         return os.environ[name]
 
     return VARIABLE.sub(value, text)

@@ -122,6 +122,8 @@ def first_answering(channel: ChannelAddress, servers: Servers) -> str | None:
             try:
                 url = without_userinfo(address) + "/noarch/repodata.json"
                 answer = client.head(url, auth=servers.auth(address), timeout=10)
+            except httpx.TooManyRedirects:
+                return address  # somebody answers: whoever reads the channel says what is wrong
             except httpx.TransportError as error:
                 if "CERTIFICATE" in str(error):
                     return address

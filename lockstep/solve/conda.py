@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
+import json
 import os
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lockstep.errors import SolveError, SpecError
 from lockstep.home import Home
 from lockstep.lock.locked import LockedPackage
-from lockstep.servers import PROXY_VARIABLES, Servers, hide, without_userinfo
+from lockstep.servers import Servers, hide, without_userinfo
 from lockstep.spec import Spec
+from lockstep.spec.spec import VARIABLE
 
 if TYPE_CHECKING:
     import rattler
@@ -46,7 +50,7 @@ def solve_conda(
 
     async def run(cache: Path) -> list[rattler.RepoDataRecord]:
         sources = [rattler.Channel(address) for _, address in channels]
-        gateway = rattler.Gateway(cache_dir=cache, client=_client(servers))
+        gateway = rattler.Gateway(cache_dir=cache, client=_client(servers, home))
         locked = await _records(gateway, sources, spec.platform, keep, channels) if keep else []
         return await rattler.solve(
             sources,
@@ -59,12 +63,19 @@ def solve_conda(
             channel_relations="disabled",
         )
 
+    def run_afresh() -> list[rattler.RepoDataRecord]:
+        with home.workspace("repodata") as fresh:
+            fresh.chmod(0o700)
+            return asyncio.run(run(fresh))
+
     try:
-        try:
-            records = asyncio.run(run(home.path / "repodata"))
-        except GatewayError:  # a damaged cache, or a plain server whose 304 rattler can't follow: ask anew
-            with home.workspace("repodata") as fresh:
-                records = asyncio.run(run(fresh))
+        if any(hide(address) != address or VARIABLE.search(public) for public, address in channels):
+            records = run_afresh()  # rattler would keep the password, token or variable's value in its cache
+        else:
+            try:
+                records = asyncio.run(run(_cache(home)))
+            except GatewayError:  # a damaged cache, or a plain server whose 304 rattler can't follow
+                records = run_afresh()
     except InvalidMatchSpecError as error:
         raise SpecError(f"A dependency isn't a package: {error}.", "Write it as `name=1.2`.") from error
     except SolverError as error:
@@ -77,19 +88,46 @@ def solve_conda(
     return tuple(sorted((_locked(record, channels) for record in records), key=lambda package: package.name))
 
 
-def _client(servers: Servers) -> rattler.networking.Client:
-    """Return rattler's client with this machine's proxies and certificates (variables win over files)."""
+def _cache(home: Home) -> Path:
+    """Return the folder of the channels' repodata, which only this user may look into.
+
+    One that others could look into is of an older Lockstep, which kept passwords in it: it begins anew.
+    """
+    folder = home.path / "repodata"
+    if folder.exists() and folder.stat().st_mode & 0o077:
+        shutil.rmtree(folder)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def _client(servers: Servers, home: Home) -> rattler.networking.Client:
+    """Return rattler's client with this machine's proxies and certificates."""
     from rattler import Config
     from rattler.networking import Client
 
+    proxies = {key: url for key in ("http", "https") if (url := getattr(servers.proxies, key))}
     lines = ['tls-root-certs = "system"', f"tls-no-verify = {str(not servers.conda.ssl_verify).lower()}"]
-    bundles = servers.ca_bundles()
-    if bundles and not os.environ.get("SSL_CERT_FILE"):
-        os.environ["SSL_CERT_FILE"] = bundles[0]  # the only way to tell rattler's TLS library
-    if servers.conda.proxy_servers and not any(os.environ.get(key) for key in PROXY_VARIABLES):
+    if proxies:
         lines.append("[proxy-config]")
-        lines += [f'{scheme} = "{url}"' for scheme, url in servers.conda.proxy_servers.items()]
-    return Client.from_config(Config.from_toml("\n".join(lines)))
+        lines += [f"{scheme} = {json.dumps(url)}" for scheme, url in proxies.items()]
+        lines.append(f"non-proxy-hosts = {json.dumps(servers.proxies.variables()['no_proxy'].split(','))}")
+    with home.workspace("rattler") as folder, _variables(servers.environment(folder)):
+        return Client.from_config(Config.from_toml("\n".join(lines)))
+
+
+@contextlib.contextmanager
+def _variables(wanted: Mapping[str, str]) -> Iterator[None]:
+    """Set SSL_CERT_FILE as `wanted` has it for the time of the block: rattler reads it, once, for a new client."""
+    before, now = os.environ.get("SSL_CERT_FILE"), wanted.get("SSL_CERT_FILE")
+    if now:
+        os.environ["SSL_CERT_FILE"] = now
+    try:
+        yield
+    finally:
+        if now and before is None:
+            del os.environ["SSL_CERT_FILE"]
+        elif now and before is not None:
+            os.environ["SSL_CERT_FILE"] = before
 
 
 def _platforms(platform: str) -> list[rattler.platform.Subdir]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from packaging import tags
 from packaging.utils import parse_wheel_filename
@@ -103,7 +103,7 @@ def index_trouble(servers: Servers, home: Home) -> str | None:
     with home.workspace("index") as folder:
         (folder / "requirements.in").write_text("pip\n")
         options = ("--no-deps", "--no-cache", "--only-binary", ":all:", "--python", sys.executable)
-        done = _compile(folder, {**_environment(servers), "UV_HTTP_RETRIES": "0"}, *options)
+        done = _compile(folder, {**_environment(servers, folder), "UV_HTTP_RETRIES": "0"}, *options)
     return None if done.returncode == 0 else _index_fails(done.stderr).message
 
 
@@ -129,7 +129,8 @@ def _ask(question: _Question, *more: str) -> subprocess.CompletedProcess[str]:
     ]
     pages = [page for page in _find_links(spec, servers) if page not in question.unreadable]
     links = ",".join([str(question.folder / "conda"), *pages])
-    done = _compile(question.folder, {**_environment(servers), "UV_FIND_LINKS": links}, *options)
+    environment = {**_environment(servers, question.folder), "UV_FIND_LINKS": links}
+    done = _compile(question.folder, environment, *options)
     if done.returncode not in (0, 1):
         raise _index_fails(done.stderr)
     return done
@@ -144,22 +145,14 @@ def _compile(folder: Path, environment: Mapping[str, str], *options: str) -> sub
     )
 
 
-def _environment(servers: Servers) -> dict[str, str]:
-    """Return uv's environment: index URLs go this way, as `ps` shows passwords in arguments."""
-    environment = {key: value for key, value in os.environ.items() if key not in _OURS}
+def _environment(servers: Servers, folder: Path) -> dict[str, str]:
+    """Return uv's environment, its certificates in `folder`; of the index settings it gets the outcome."""
+    found = {key: value for key, value in servers.environment(folder).items() if key not in _OURS}
     if servers.pip.index_url:
-        environment["UV_DEFAULT_INDEX"] = servers.pip.index_url
+        found["UV_DEFAULT_INDEX"] = servers.pip.index_url
     if servers.pip.extra_index_urls:
-        environment["UV_INDEX"] = " ".join(servers.pip.extra_index_urls)
-    bundles = servers.ca_bundles()
-    if bundles:
-        environment.setdefault("SSL_CERT_FILE", bundles[0])
-    else:
-        environment.setdefault("UV_SYSTEM_CERTS", "true")
-    if servers.pip.proxy:
-        environment.setdefault("HTTPS_PROXY", servers.pip.proxy)
-        environment.setdefault("HTTP_PROXY", servers.pip.proxy)
-    return environment
+        found["UV_INDEX"] = " ".join(servers.pip.extra_index_urls)
+    return found
 
 
 def _find_links(spec: Spec, servers: Servers) -> Iterator[str]:
@@ -205,7 +198,7 @@ def _locked(
     sha256, size = wheel.get("hashes", {}).get("sha256"), wheel.get("size")
     if not sha256 or not size:
         sha256, size = measure(url, sha256, servers)
-    filename = url.partition("#")[0].rsplit("/", 1)[-1]
+    filename = unquote(url.partition("#")[0].rsplit("/", 1)[-1])
     return LockedPackage(
         name=name,
         version=str(entry.get("version") or parse_wheel_filename(filename)[1]),

@@ -20,6 +20,7 @@ from typing import IO
 from lockstep.engine import Engine
 from lockstep.errors import EngineError, LockstepError, WorkspaceError
 from lockstep.no_proxy import no_proxy
+from lockstep.redaction import RedactedLines
 from lockstep.workspace.app import Application
 from lockstep.workspace.computes import DEFAULT_NODES, Computes
 from lockstep.workspace.environments import Environments
@@ -214,7 +215,7 @@ def _logging(folder: Folder) -> Iterator[None]:
     handler = logging.handlers.RotatingFileHandler(
         folder.path / "server.log", maxBytes=10_000_000, backupCount=1
     )
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(RedactedLines("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("lockstep.workspace")
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)

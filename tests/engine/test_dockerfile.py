@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import trustme
 
 from lockstep.engine import ContainerRun, Engine, adds_nothing, depends_on_day
 from lockstep.engine.normalise import DROPPED, normalise
@@ -142,17 +143,26 @@ def test_certificate_authorities_reach_the_build_only(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """RUN steps find this machine's certificate authorities and proxies; the image has neither."""
-    (tmp_path / "ca.pem").write_text("the authorities\n")
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    monkeypatch.setenv("https_proxy", "http://user:secret@127.0.0.1:1")
+    """RUN steps find all of this machine's certificate authorities and its proxy; the image has neither."""
+    named = {"SSL_CERT_FILE": trustme.CA(), "REQUESTS_CA_BUNDLE": trustme.CA()}
+    for variable, authority in named.items():
+        authority.cert_pem.write_to_path(str(tmp_path / variable))
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    for variable in ("https_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    (tmp_path / "pip.conf").write_text("[global]\nproxy = http://user:secret@127.0.0.1:1\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
     dockerfile.write_text(
-        FROM + 'RUN cat "$SSL_CERT_FILE" "$APT_CONFIG" > /seen && echo "$https_proxy" | cat > /tmp/proxy\n'
+        FROM
+        + 'RUN cat "$SSL_CERT_FILE" "$APT_CONFIG" > /seen && echo "$https_proxy" "$HTTPS_PROXY" | cat > /etc/proxy\n'
     )
     built = engine.build_system(image, store, dockerfile).image
     (layer,) = built.layers[len(image.layers) :]
     with tarfile.open(store.blob(layer.digest)) as tar:
-        assert b"the authorities" in tar.extractfile("seen").read()
+        seen = tar.extractfile("seen").read()  # type: ignore[union-attr]
+        assert all(authority.cert_pem.bytes().strip() in seen for authority in named.values())
+        proxies = tar.extractfile("etc/proxy").read()  # type: ignore[union-attr]
+        assert proxies.split() == [b"http://user:secret@127.0.0.1:1"] * 2
         assert not [path for path in tar.getnames() if "lockstep" in path]
     assert b"secret" not in built.config
     assert b"SSL_CERT_FILE" not in built.config.replace(b'\\"$SSL_CERT_FILE\\"', b"")
