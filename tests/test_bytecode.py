@@ -15,7 +15,7 @@ from types import CodeType
 import pytest
 
 from lockstep.errors import PackageError
-from lockstep.layers.bytecode import Compiler, is_made_from, sources
+from lockstep.layers.bytecode import Compiler, source_of, sources
 from lockstep.layers.package import Item, Python
 from tests.packages import PYTHON
 
@@ -129,11 +129,10 @@ def test_a_monstrous_source_is_left_alone() -> None:
 
 
 def test_bytecode_is_told_from_its_source() -> None:
-    """Only what lies in __pycache__ of a source is made from it."""
-    there = {"a/m.py"}
-    assert is_made_from("a/__pycache__/m.cpython-311.opt-2.pyc", there)
-    assert not is_made_from("a/__pycache__/n.cpython-311.pyc", there)
-    assert not is_made_from("a/m.pyc", there)
+    """Only what lies in __pycache__ has a source elsewhere."""
+    assert source_of("a/__pycache__/m.cpython-311.opt-2.pyc") == "a/m.py"
+    assert source_of("a/m.pyc") is None
+    assert source_of("a/__pycache__/m.py") is None
 
 
 @pytest.mark.parametrize("text", ["#!/bin/false\n", "no program"])
