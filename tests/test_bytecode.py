@@ -109,6 +109,28 @@ def test_what_does_not_compile_is_left_out(text: str | bytes, compiler: Compiler
     assert [x.path.rpartition("/")[2].split(".")[0] for x in made] == ["good"]
 
 
+DEEP = "x = " + "-" * 7000 + "1\n"
+"""More than the parser of any Python takes; up to 3.11 it says MemoryError."""
+
+
+def test_what_is_nested_too_deeply_is_left_out(compiler: Compiler, tmp_path: Path) -> None:
+    """Such a file never compiles, on no machine, so it is no reason not to install a package either."""
+    made = compiler.compile([item("deep.py", DEEP), item("good.py", "x = 1\n")], tmp_path / "spool")
+    assert [x.path.rpartition("/")[2].split(".")[0] for x in made] == ["good"]
+
+
+def test_want_of_memory_leaves_nothing_out(tmp_path: Path) -> None:
+    """A file that another machine would compile ends the build, in words: its image would be another one."""
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\nulimit -v 300000\nexec {sys.executable} "$@"\n')
+    program.chmod(0o755)
+    compiler = Compiler(lambda: program, 1)
+    big = "".join(f"x{n} = [{n}, 'a{n}', {{'b{n}': {n}.5}}]\n" for n in range(120_000))
+    with pytest.raises(PackageError, match=rf"{SITE}/big\.py: MemoryError(.|\n)*ulimit"):
+        compiler.compile([item("a.py", "x = 1\n"), item("big.py", big)], tmp_path / "spool")
+    compiler.close()
+
+
 def test_sources_are_those_that_are_imported() -> None:
     """Python files of the library and of site-packages count, sorted; scripts, links and data don't."""
     python = Python(PYTHON, "")

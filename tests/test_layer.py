@@ -77,6 +77,27 @@ def test_content_of_another_size_is_refused(data: bytes) -> None:
         written((Entry("a", 3), data))
 
 
+@pytest.mark.parametrize("path", [".wh.a", "d/.wh..wh..opq", "d/.wh.d/x", "a/.wh.", "d/.wh.\n"])
+def test_whiteouts_are_refused(path: str) -> None:
+    """A name that makes engines delete what lower layers hold is in no layer, whatever it comes from."""
+    with pytest.raises(PackageError, match=r"The wheel w holds .*\.wh\..* delete"):
+        LayerWriter(io.BytesIO(), "The wheel w").add(Entry(path))
+    with pytest.raises(PackageError, match="delete"):
+        LayerWriter(io.BytesIO(), "A package").copy(path, ())
+
+
+def test_names_that_only_look_like_whiteouts_are_kept() -> None:
+    """Only a name that begins so is one."""
+    data, _ = written((Entry("a.wh.b"), b""), (Entry("b/wh.c"), b""))
+    assert [x.name for x in members(data)] == ["a.wh.b", "b", "b/wh.c"]
+
+
+def test_the_hash_of_what_was_written_is_returned() -> None:
+    """A file's own hash comes from the bytes that are in the layer."""
+    writer = LayerWriter(io.BytesIO(), "A package")
+    assert writer.add(Entry("a", 3), (b"1", b"23")) == hashlib.sha256(b"123").hexdigest()
+
+
 def test_entries_out_of_order_are_refused() -> None:
     """Order is part of a layer's identity, so it isn't left to the caller's luck."""
     writer = LayerWriter(io.BytesIO(), "A package")

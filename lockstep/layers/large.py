@@ -23,20 +23,20 @@ UNCHECKED = "unchecked"
 
 @contextlib.contextmanager
 def checked_meanwhile(store: Store, keys: Sequence[str]) -> Iterator[None]:
-    """Compare the large files of packages, by key, in a thread, and wait for it at the end.
+    """Compare the large files of packages, by key, in a thread, and at the end what is left.
 
     The thread takes only the processor time that nobody else wants. Raises PackageError, naming package and
     file, for one whose bytes have another hash than stated; the next try says the same.
     """
-    stopped = threading.Event()
+    over = threading.Event()
     with ThreadPoolExecutor(1, "large files", _give_way) as pool:
-        checking = pool.submit(_check, store, keys, stopped)
+        checking = pool.submit(_check, store, keys, over)
         try:
             yield
-        except BaseException:
-            stopped.set()
-            raise
+        finally:
+            over.set()
         checking.result()
+    _check(store, keys, threading.Event())  # this thread gives way to nobody
 
 
 def _give_way() -> None:
@@ -44,21 +44,21 @@ def _give_way() -> None:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # of this thread
 
 
-def _check(store: Store, keys: Sequence[str], stopped: threading.Event) -> None:
+def _check(store: Store, keys: Sequence[str], over: threading.Event) -> None:
     for key in keys:
         if not (told := store.read_json(UNCHECKED, key)) or (layer := store.layer(key)) is None:
             continue
         files = store.files(key)
         for path, stated in told["stated"].items():
-            found = hash_of(_until(stopped, content_of(store.blob(layer.diff_id), *files[path][1:])))
-            if stopped.is_set():
+            found = hash_of(_until(over, content_of(store.blob(layer.diff_id), *files[path][1:])))
+            if over.is_set():
                 return
             check_hash(told["label"], path, stated, found)
         store.write_json(UNCHECKED, key, {})
 
 
-def _until(stopped: threading.Event, chunks: Iterator[bytes]) -> Iterator[bytes]:
+def _until(over: threading.Event, chunks: Iterator[bytes]) -> Iterator[bytes]:
     for chunk in chunks:
-        if stopped.is_set():
+        if over.is_set():
             return
         yield chunk
