@@ -227,7 +227,17 @@ def test_a_script_that_is_changed_is_checked_first(tmp_path: Path) -> None:
 def test_another_packages_metadata_is_refused(path: str, words: str, tmp_path: Path) -> None:
     """A wheel speaks for itself only, wherever in the archive it puts it."""
     with pytest.raises(PackageError, match=words):
-        opened(wheel("m", files={path: "x", "m.egg-info/PKG-INFO": "own"}), tmp_path)
+        opened(wheel("m", files={path: "x"}), tmp_path)
+
+
+def test_own_and_vendored_metadata_is_kept(tmp_path: Path) -> None:
+    """What speaks for the wheel itself, and what lies deeper than site-packages, speaks for nobody else."""
+    files = {
+        "M.egg-info/PKG-INFO": "own",
+        "m/_vendor/numpy-2.0.dist-info/METADATA": "x",
+        f"m/env/{SITE}/numpy-2.0.dist-info/METADATA": "x",
+    }
+    assert {f"{SITE}/{x}" for x in files} <= set(opened(wheel("m", files=files), tmp_path))
 
 
 def test_symlinks_are_refused(tmp_path: Path) -> None:

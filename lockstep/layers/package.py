@@ -13,7 +13,8 @@ from lockstep.errors import PackageError
 from lockstep.image.layer import PREFIX, REMEDY, Entry
 
 _METADATA = re.compile(
-    r"lib/python3\.\d+/site-packages/([^/-]+)(?:-[^/]*)?\.(?:dist-info|egg-info|egg-link)(?:/|$)"
+    rf"(?:{PREFIX.lstrip('/')}/)?lib/python3\.\d+/site-packages/"
+    r"([^/-]+)(?:-[^/]*)?\.(?:dist-info|egg-info|egg-link)(?:/|$)"
 )
 """Source: "Recording installed projects", and setuptools' formats before it."""
 
@@ -102,7 +103,7 @@ def metadata_of(path: str) -> str | None:
     >>> metadata_of("opt/env/lib/python3.11/site-packages/Foo_Bar-1.0.dist-info/METADATA")
     'foo-bar'
     """
-    found = _METADATA.search(path)
+    found = _METADATA.match(path)
     return re.sub(r"[-_.]+", "-", found[1]).lower() if found else None
 
 
