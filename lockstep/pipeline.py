@@ -122,7 +122,7 @@ def build(project: Project, *, locked: bool = False) -> Built:
     """Make the image and put it into the engine; what is there already isn't made again."""
     from lockstep.base import base_image
     from lockstep.engine import connect
-    from lockstep.layers.assemble import assemble, assembled, assembled_so_far
+    from lockstep.layers.assemble import assemble, assembled, assembled_so_far, checked
 
     clock, store = _Clock(), Store(project.home)
     home, progress, install = project.home, project.progress, project.install
@@ -146,7 +146,7 @@ def build(project: Project, *, locked: bool = False) -> Built:
         with engine.head_start(store, so_far) as begun:
             with clock.stage("assemble"):
                 layers = assemble(made.lock, packages, home, progress)
-            with clock.stage("deliver"):
+            with clock.stage("deliver"), checked(made.lock, home):
                 image = compose(system.image, layers, made.lock)
                 store.save_image(image)
                 delivery = engine.deliver(image, store, project.settings.reference, progress, begun)

@@ -14,6 +14,7 @@ from lockstep.bootstrap.apt_proxy import proxies_of_apt
 from lockstep.bootstrap.archive import host_mirrors
 from lockstep.errors import FetchError, PackageError
 from lockstep.home import Home
+from lockstep.image.layer import check_no_whiteout
 from lockstep.lock.locked import LockedDeb
 from lockstep.progress import Progress
 from lockstep.servers import hide, read_servers
@@ -113,6 +114,7 @@ class Deb:
                         f"The Debian package {self._path.name} would write to {member.name}.",
                         "Don't use it: the archive or the lock isn't trustworthy.",
                     )
+                check_no_whiteout(f"The Debian package {self._path.name}", member.name)
                 if member.isreg():
                     file = tree.extractfile(member)
                     assert file

@@ -198,6 +198,48 @@ def test_links_whiteouts_and_noise(store: Store) -> None:
     assert normalise(noise, store) is None
 
 
+def in_tar(*members: tuple[str, bytes, str, bytes]) -> io.BytesIO:
+    """Return a tar of entries: path, tar type, target, content."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for path, kind, link, content in members:
+            info = tarfile.TarInfo(path)
+            info.type, info.linkname, info.size = kind, link, len(content)
+            tar.addfile(info, io.BytesIO(content))
+    data.seek(0)
+    return data
+
+
+def test_a_link_to_what_is_left_out_holds_the_content(store: Store) -> None:
+    """A file in /tmp that other names link to is there under the first of these."""
+    source = in_tar(
+        ("tmp/download", tarfile.REGTYPE, "", b"content"),
+        ("usr/b", tarfile.LNKTYPE, "tmp/download", b""),
+        ("usr/a", tarfile.LNKTYPE, "tmp/download", b""),
+    )
+    layer = normalise(source, store)
+    with tarfile.open(store.blob(layer.digest)) as tar:
+        assert tar.getnames() == ["usr/a", "usr/b"]
+        assert tar.extractfile("usr/a").read() == tar.extractfile("usr/b").read() == b"content"
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "link", "content"),
+    [
+        ("etc/.wh.passwd", tarfile.REGTYPE, "", b"x"),
+        ("etc/.wh.passwd", tarfile.DIRTYPE, "", b""),
+        ("etc/.wh.passwd", tarfile.SYMTYPE, "x", b""),
+        ("etc/.wh.d/x", tarfile.REGTYPE, "", b""),
+    ],
+)
+def test_a_whiteout_that_removes_nothing_is_refused(
+    path: str, kind: bytes, link: str, content: bytes, store: Store
+) -> None:
+    """What a step made under such a name isn't the engine's word for a removal."""
+    with pytest.raises(SpecError, match=r"makes 'etc/\.wh\."):
+        normalise(in_tar((path, kind, link, content)), store)
+
+
 @pytest.mark.parametrize("path", ["etc/passwd", "var/log", "usr/share/run/x", "tmp", "var/lib/dpkg/status"])
 def test_what_is_kept(path: str) -> None:
     """Only what concerns the build alone is left out."""
