@@ -2,7 +2,7 @@
 
 The container sees the source at /job/source (its working directory, read-only), each input at
 /job/inputs/<name> (read-only) and writes to /job/source/outputs, which is runs/<id>/outputs here. It
-runs as the person who called, so that they own what it leaves.
+runs as the person who called, or as nobody where that is root; in the end the person owns what it leaves.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from lockstep.datasets.fingerprint import fingerprint
-from lockstep.engine import ContainerRun, Engine, ExitStatus, Mount
+from lockstep.engine import ContainerRun, Engine, ExitStatus, Mount, give, job_user, unreadable
 from lockstep.errors import JobError, LockstepError
 from lockstep.home import Home, disk_full_in_words
 from lockstep.runs.job import OUTPUTS, Job, check_source
@@ -52,8 +52,11 @@ def train_local(
     engine_image = engine_image or image_id
     if engine.image_id(engine_image) is None:
         raise JobError(f"The engine has no image {image_id}.", "Run `./invoke build`.")
+    caller = _caller()
+    user = job_user(caller, rootless=engine.info().rootless)
+    if user[0] and user != caller:
+        _check_readable(inputs, user)
     with disk_full_in_words(_existing(runs)), new_run(runs) as (name, folder), _stoppable():
-        caller = _caller()
         _give(caller, runs, folder)
         record = RunRecord(
             id=name,
@@ -76,10 +79,11 @@ def train_local(
             with contextlib.suppress(FileExistsError):
                 (folder / "source" / OUTPUTS).mkdir()  # the root is read-only: a mount needs its folder
             (folder / OUTPUTS).mkdir()
-            _give(caller, folder / OUTPUTS)
+            give(folder / "source", user)
+            give(folder / OUTPUTS, user)
             reader = threading.Thread(target=_fingerprints, args=(inputs, home, data), daemon=True)
             reader.start()  # which data it is gets found out while the training goes
-            status = _run(job, engine_image, engine, folder, inputs, caller, on_line)
+            status = _run(job, engine_image, engine, folder, inputs, user, on_line)
             reader.join()
             record = record.changed(
                 status="failed" if status.code else "completed",
@@ -98,7 +102,7 @@ def train_local(
         finally:
             record = with_outputs(record.changed(ended=now(), data=dict(data)), folder / OUTPUTS)
             write_record(record, folder)
-            _give(caller, *folder.rglob("*"))
+            give(folder, caller)
         return record
 
 
@@ -144,11 +148,10 @@ def _run(
     engine: Engine,
     folder: Path,
     inputs: Mapping[str, Path],
-    caller: tuple[int, int],
+    user: tuple[int, int],
     on_line: Callable[[bytes], None],
 ) -> ExitStatus:
     targets = {name: f"{INPUTS}/{name}" for name in inputs}
-    user = (0, 0) if engine.info().rootless else caller  # a rootless engine's root is the person itself
     # torch warns for each connection that a container without a network has no host name to look up
     quiet = {"TORCH_CPP_LOG_LEVEL": "ERROR"} if job.world_size > 1 else {}
     container = ContainerRun(
@@ -183,6 +186,17 @@ def _input_folder(name: str, folder: Path) -> Path:
             "`./invoke data` makes a dataset; `--source PATH` takes yours.",
         )
     return folder.resolve()
+
+
+def _check_readable(inputs: Mapping[str, Path], user: tuple[int, int]) -> None:
+    """Raise JobError if root's job can't read an input."""
+    for name, folder in inputs.items():
+        if path := unreadable(folder, user):
+            raise JobError(
+                f"The job can't read its input {name}: {path} is closed to others, and a job of root's doesn't run "
+                "as root.",
+                f"`chmod -R a+rX {folder}` opens it.",
+            )
 
 
 def _caller() -> tuple[int, int]:

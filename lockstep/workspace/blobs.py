@@ -7,7 +7,7 @@ import hashlib
 import re
 import shutil
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from email.utils import formatdate
 from pathlib import Path
 from typing import BinaryIO
@@ -167,12 +167,12 @@ def refused(fault: Fault) -> Response:
     return Response(body, fault.status, headers, media_type="application/xml")
 
 
-def listing(root: Path, prefix: str) -> Response:
-    """Return List Blobs: every file below `root` whose path begins with `prefix`."""
+def listing(root: Path, prefix: str, may_read: Callable[[str], bool]) -> Response:
+    """Return List Blobs: every file below `root` whose path begins with `prefix` and may be read."""
     items = []
     for file in sorted(root.rglob("*")):
         path = file.relative_to(root).as_posix()
-        if path.startswith(prefix) and file.is_file() and not file.is_symlink():
+        if path.startswith(prefix) and may_read(path) and file.is_file() and not file.is_symlink():
             facts = file.stat()
             items.append(
                 f"<Blob><Name>{_xml(path)}</Name><Properties>"

@@ -1,4 +1,7 @@
-"""Call: one request to the workspace, decoded, and how a plain function becomes its route."""
+"""Call: one request to the workspace, decoded, and how a plain function becomes its route.
+
+What a run's token is good for is decided here, between the decoding and the function: see rights.py.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,8 @@ WS = (
     "/providers/Microsoft.MachineLearningServices/workspaces/{workspace}"
 )
 JSON_LIMIT = 64 * 1024 * 1024
+HOLDER = "lockstep.holder"
+"""Where the door notes in the request's scope whose token it shows."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,15 @@ class Call:
     def base(self) -> str:
         """`https://host:port` as this client knows us: a job's name for us isn't the SDK's."""
         return f"https://{self.request.headers['host']}"
+
+    @property
+    def run(self) -> str:
+        """The run whose token the request shows; "" for the workspace's owner."""
+        return str(self.request.scope.get(HOLDER, ""))
+
+    def signed(self, resource: str) -> str:
+        """Return the query of a signed URL of `resource` for whoever asks; a run's ends with the run."""
+        return self.site.identity.signed(resource, self.run)
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -69,7 +83,12 @@ class Routes:
                 own_workspace_only(request.path_params)
                 body = await json_body(request)
                 call = Call(request.app.state.site, request, request.path_params, request.query_params, body)
-                answer = await run_in_threadpool(handler, call)
+
+                def answered() -> Any:
+                    request.app.state.check(handler, call)
+                    return handler(call)
+
+                answer = await run_in_threadpool(answered)
                 if isinstance(answer, Response):
                     return answer
                 return Response() if answer is None else json_response(answer)

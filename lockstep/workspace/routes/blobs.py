@@ -19,6 +19,7 @@ from starlette.responses import Response
 
 from lockstep.workspace.blobs import listing, put, refused, send
 from lockstep.workspace.call import Call, Routes
+from lockstep.workspace.data_rights import rights_on_data
 from lockstep.workspace.fault import Fault
 from lockstep.workspace.folder import inside
 from lockstep.workspace.site import Site
@@ -32,7 +33,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 def _address(call: Call, resource: str) -> str:
     host = call.request.headers["host"]
-    return f"https://{ACCOUNT}.blob.x@{host}{CONTAINER}/{resource}?{call.site.identity.signed(resource)}"
+    return f"https://{ACCOUNT}.blob.x@{host}{CONTAINER}/{resource}?{call.signed(resource)}"
 
 
 def snapshot_blob_url(call: Call, blob: str) -> str:
@@ -47,7 +48,7 @@ def artifact_blob_url(call: Call, origin: str, container: str, path: str) -> str
 
 def zip_url(call: Call, snapshot: str) -> str:
     """Return the signed address of a snapshot as a zip file."""
-    return f"{call.base}/zips/{snapshot}?{call.site.identity.signed(f'zips/{snapshot}')}"
+    return f"{call.base}/zips/{snapshot}?{call.signed(f'zips/{snapshot}')}"
 
 
 def blob_id(address: str) -> str:
@@ -68,8 +69,15 @@ def _signed(
     async def endpoint(request: Request) -> Response:
         site: Site = request.app.state.site
         try:
-            if not site.identity.admits(name(request), request.query_params.get("sig", "")):
+            run = request.query_params.get("si", "")
+            if not site.identity.admits(name(request), request.query_params.get("sig", ""), run):
                 raise Fault(403, "The address isn't signed for this.", "AuthenticationFailed")
+            if run and not site.runs.goes(run):
+                raise Fault(
+                    403,
+                    f"The run {run!r} has ended, and what it may read and write with it.",
+                    "AuthorizationFailure",
+                )
             return await handler(request, site)
         except Fault as fault:
             return refused(fault)
@@ -115,10 +123,14 @@ async def _zip(request: Request, site: Site) -> Response:
 
 async def _data(request: Request, site: Site) -> Response:
     root = site.folder.datastore(DATASTORE)
+    may = rights_on_data(site, request.query_params.get("si", ""))
     if "path" not in request.path_params:
         if request.query_params.get("comp") != "list":
             return Response()
-        return await run_in_threadpool(listing, root, request.query_params.get("prefix", ""))
+        prefix = request.query_params.get("prefix", "")
+        may.check(prefix, write=False)
+        return await run_in_threadpool(listing, root, prefix, may.read)
+    may.check(request.path_params["path"], write=request.method in ("PUT", "DELETE"))
     path = inside(root, request.path_params["path"])
     if request.method == "PUT":
         return await put(request, path, site.folder.tmp)

@@ -164,6 +164,6 @@ def metrics_are_in(call: Call) -> Any:
 
 @routes.on("GET", *below("token"))
 def token(call: Call) -> Any:
-    """Give a job a fresh token before its own runs out."""
-    expiry = iso(time.time() + DAY)
-    return {"token": call.site.identity.token(DAY), "expiryTimeUtc": expiry}
+    """Give a job a fresh token of its own run before its token runs out."""
+    run = call.run or call.site.runs.get(call.path["run"])["id"]
+    return {"token": call.site.identity.token(DAY, run), "expiryTimeUtc": iso(time.time() + DAY)}
