@@ -16,7 +16,7 @@ from pathlib import Path
 
 NOBODY = 65_534
 UNUSED = range(65_520, NOBODY)
-"""Ids that no distribution gives away (systemd's UIDS-GIDS, "unused"), and small enough for a user namespace's 65,536."""
+"""Ids that no distribution gives away (systemd's UIDS-GIDS: "unused"), and that a namespace of 65,536 ids has too."""
 
 
 def job_user(person: tuple[int, int], *, rootless: bool) -> tuple[int, int]:

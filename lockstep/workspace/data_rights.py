@@ -51,7 +51,8 @@ def rights_on_data(site: Site, run: str) -> DataRights:
     if not run:
         return DataRights()
     definition = json.loads(site.runs.get(run)["details"]).get("definition") or {}
-    readable, writable = [], [OWN.format(run=run)]
+    readable: list[str] = []
+    writable = [OWN.format(run=run)]
     for reference in (definition.get("dataReferences") or {}).values():
         (writable if _is_upload(reference) else readable).append(_path(reference))
     return DataRights(run, tuple(readable), tuple(writable))

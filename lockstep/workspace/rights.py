@@ -66,7 +66,7 @@ def _own_run(call: Call) -> bool:
 
 
 def _own_experiment(call: Call) -> bool:
-    return experiments.experiment_id_of(call) == call.site.runs.get(call.run)["experiment"]
+    return bool(experiments.experiment_id_of(call) == call.site.runs.get(call.run)["experiment"])
 
 
 def _details(call: Call) -> dict[str, Any]:

@@ -40,30 +40,29 @@ def cloud_metadata(call: Call) -> Any:
     second dot. The storage suffix is the trick of blobs.py: with an account's name before it, it leads here.
     """
     host = call.request.headers["host"]
-    return [
-        {
-            "name": CLOUD,
-            "portal": f"https://localhost:{host.rpartition(':')[2]}/",
-            "resourceManager": f"{call.base}/",
-            "authentication": {
-                "loginEndpoint": f"{call.base}/adfs/{call.site.identity.tenant}",
-                "audiences": [f"{call.base}/"],
-            },
-            "graphAudience": f"{call.base}/",
-            "batch": "x",
-            "media": "x",
-            "gallery": "x",
-            "sqlManagement": "x",
-            "vmImageAliasDoc": "x",
-            "activeDirectoryDataLake": "x",
-            "suffixes": {
-                "storage": f"x@{host}",
-                "keyVaultDns": "x",
-                "sqlServerHostname": "x",
-                "acrLoginServer": "x",
-            },
-        }
-    ]
+    cloud = {
+        "portal": f"https://localhost:{host.rpartition(':')[2]}/",
+        "resourceManager": f"{call.base}/",
+        "authentication": {
+            "loginEndpoint": f"{call.base}/adfs/{call.site.identity.tenant}",
+            "audiences": [f"{call.base}/"],
+        },
+        "graphAudience": f"{call.base}/",
+        "batch": "x",
+        "media": "x",
+        "gallery": "x",
+        "sqlManagement": "x",
+        "vmImageAliasDoc": "x",
+        "activeDirectoryDataLake": "x",
+        "suffixes": {
+            "storage": f"x@{host}",
+            "keyVaultDns": "x",
+            "sqlServerHostname": "x",
+            "acrLoginServer": "x",
+        },
+    }
+    # in a job, SDK v1 asks for `AzureCloud` by name, and for the public one if it isn't in this list
+    return [{"name": name, **cloud} for name in (CLOUD, "AzureCloud")]
 
 
 @routes.on("GET|POST", "/MSI/{secret}/token", public=True)

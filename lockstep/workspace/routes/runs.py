@@ -9,7 +9,7 @@ from typing import Any
 
 from lockstep.workspace.artifacts import RUN_ORIGIN, listed
 from lockstep.workspace.call import Call, Routes
-from lockstep.workspace.fault import Fault
+from lockstep.workspace.fault import Fault, error_body
 from lockstep.workspace.identity import ARM_PATH, DAY
 from lockstep.workspace.query import ordered, parse_filter
 from lockstep.workspace.routes.artifacts import content_url
@@ -120,13 +120,13 @@ def event(call: Call) -> Any:
 @routes.on("POST", f"{BY_NAME}/batch/events", f"{BY_ID}/batch/events")
 def events(call: Call) -> Any:
     """Take events of several runs."""
-    errors = {}
+    errors = []
     for one in call.fields.get("events") or []:
         run_id = str((one.get("data") or {}).get("RunId"))
         try:
             _happened(call, run_id, one)
         except Fault as fault:
-            errors[run_id] = {"error": {"code": fault.code, "message": fault.message, "details": []}}
+            errors.append({"key": one, "value": error_body(fault.message, fault.code)})
     return {"errors": errors}
 
 
