@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import grp
+import itertools
 import os
 import pwd
 import stat
@@ -94,5 +95,4 @@ def _samples(folder: Path) -> Iterator[Path]:
         return
     for parent, _, files in os.walk(folder):
         yield Path(parent)
-        if files:
-            yield Path(parent, files[0])
+        yield from itertools.islice((path for path in map(Path(parent).joinpath, files) if path.is_file()), 1)

@@ -14,6 +14,7 @@ import docker.errors
 import pytest
 
 from lockstep.engine import ContainerRun, Engine, ExitStatus, Mount
+from lockstep.engine.container import PROCESSES, container_config
 from lockstep.engine.owner import LABEL, is_gone, this_process
 from lockstep.errors import EngineError
 
@@ -86,6 +87,17 @@ def test_no_network_unless_asked(engine: Engine, delivered: str) -> None:
     script = "ls /sys/class/net"
     assert output(engine, shell(delivered, script))[1] == [b"lo"]
     assert len(output(engine, shell(delivered, script, network="host"))[1]) > 1
+
+
+@pytest.mark.parametrize("user", ["0:0", "12345:54321"])
+def test_nobody_has_capabilities_and_nobody_gets_any(engine: Engine, delivered: str, user: str) -> None:
+    """Root has none either, a set-user-id program gives none, and a fork bomb ends at the limit."""
+    _, lines = output(engine, shell(delivered, "cat /proc/self/status", user=user))
+    facts = dict(line.decode().split(":\t") for line in lines)
+    assert {facts[f"Cap{kind}"] for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {"0" * 16}
+    assert facts["NoNewPrivs"] == "1"
+    config = container_config(shell(delivered, ""), has_gpus=False)["HostConfig"]
+    assert (config["CapDrop"], config["PidsLimit"]) == (["ALL"], PROCESSES)
 
 
 def test_running_out_of_memory_is_said(engine: Engine, delivered: str) -> None:

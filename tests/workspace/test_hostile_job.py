@@ -114,8 +114,24 @@ def test_a_job_has_no_rights_on_this_machine(
     assert [found["status"][f"Cap{kind}"] for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")] == [zero] * 5
     assert (found["status"]["NoNewPrivs"], found["status"]["Seccomp"]) == ("1", "2")
     assert found["pids"] == ["16384"]
-    refused = {"Operation not permitted", "Permission denied", "Read-only file system", "Device or resource busy"}
-    for name in ("mount", "umount", "unshare", "chroot", "chown", "mknod", "setuid", "setgroups", "raw", "proc"):
+    refused = {
+        "Operation not permitted",
+        "Permission denied",
+        "Read-only file system",
+        "Device or resource busy",
+    }
+    for name in (
+        "mount",
+        "umount",
+        "unshare",
+        "chroot",
+        "chown",
+        "mknod",
+        "setuid",
+        "setgroups",
+        "raw",
+        "proc",
+    ):
         assert found[name] in refused, (name, found)
     for name in ("launcher", "bundle", "input", "root"):
         assert found[name] in refused, (name, found)

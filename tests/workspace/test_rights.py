@@ -203,7 +203,9 @@ def test_one_that_is_not_its_own_spoils_a_batch(job: Asker, owner: Asker, mine: 
     assert "x" not in owner("GET", f"{HISTORY}/runs/{mine}").json()["tags"]
 
 
-def test_a_run_can_not_name_another_source_as_its_own(job: Asker, owner: Asker, mine: str, victim: str) -> None:
+def test_a_run_can_not_name_another_source_as_its_own(
+    job: Asker, owner: Asker, mine: str, victim: str
+) -> None:
     """Its snapshot is a property that says what it may read: it can't be changed, nor inherited from."""
     other = owner("GET", f"{HISTORY}/runs/{victim}").json()["properties"]["ContentSnapshotId"]
     fields = {"properties": {"ContentSnapshotId": other}}
@@ -218,9 +220,7 @@ def test_a_run_can_not_name_another_source_as_its_own(job: Asker, owner: Asker, 
 def test_the_token_and_its_addresses_end_with_the_run(job: Asker, owner: Asker, mine: str) -> None:
     """After the run's end the token is refused, a fresh one too, and so is an address that it got before."""
     address = put(job, f"ExperimentRun/dcid.{mine}", "outputs/model.txt", "model")
-    fresh = Asker(
-        job.server, job("GET", f"{HISTORY}/experiments/mine/runs/{mine}/token").json()["token"]
-    )
+    fresh = Asker(job.server, job("GET", f"{HISTORY}/experiments/mine/runs/{mine}/token").json()["token"])
     assert fresh("GET", f"{HISTORY}/runs/{mine}").status_code == 200
     owner("POST", f"{HISTORY}/experiments/mine/runs/{mine}/events", json={"name": "x.Run.Completed"})
     for asker in (job, fresh):
@@ -270,7 +270,9 @@ def test_what_is_registered_as_a_model_can_be_read_and_nothing_else(
     of_run = f"{HISTORY}/experiments/victim/runs/{victim}/artifacts"
     assert job("GET", f"{of_run}/prefix/contentinfo", params={"path": "models/m"}).status_code == 403
     batch = {"paths": [{"path": "models/m/weights"}]}
-    assert job("POST", f"{ARTIFACTS}/batch/metadata/ExperimentRun/dcid.{victim}", json=batch).status_code == 403
+    assert (
+        job("POST", f"{ARTIFACTS}/batch/metadata/ExperimentRun/dcid.{victim}", json=batch).status_code == 403
+    )
     assert job("GET", f"{ARTIFACTS}/contentinfo/ExperimentRun/dcid.{victim}/models/m2").status_code == 403
     own = uuid.uuid4().hex
     put(job, f"LocalUpload/{own}", "model.pt", "mine")
@@ -310,9 +312,10 @@ def test_no_answer_to_a_job_or_to_nobody_holds_a_secret(job: Asker, owner: Asker
     ]
     for secret in (own.key, *(own.secret(one) for one in ("sign-in", "studio", "discovery"))):
         assert not [text for text in answers if secret in text]
-    assert own.secret("studio") in Asker(job.server, "")(
-        "GET", owner("GET", ARM_PATH).json()["properties"]["discoveryUrl"]
-    ).text
+    assert (
+        own.secret("studio")
+        in Asker(job.server, "")("GET", owner("GET", ARM_PATH).json()["properties"]["discoveryUrl"]).text
+    )
 
 
 def test_the_cloud_is_ours_and_leads_nowhere_else(server: Daemon) -> None:
