@@ -135,6 +135,11 @@ class Execution:
             if folder.is_dir():
                 give(folder, user)
 
+    def reclaim(self) -> None:
+        """After a server was killed in mid-run: make what the run left the person's, and remove its folders."""
+        self._hand_over(owner_of(self._surroundings.folder))
+        self.clean_up()
+
     def clean_up(self) -> None:
         """Remove the run's working folders; outputs and logs are with its artifacts."""
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -66,7 +66,7 @@ class Identity:
             "iat": int(time.time()),
             "tid": self.tenant,
             "oid": self.workspace,
-            **({"run": run} if run else {}),
+            "run": run,
         }
         return jwt.encode({**claims, "aud": AUDIENCE, "name": "local"}, self.key, "HS256")
 
@@ -79,14 +79,16 @@ class Identity:
         if scheme.lower() != "bearer":
             return None
         try:
-            claims = jwt.decode(token, self.key, ["HS256"], options={"verify_aud": False, "require": ["exp"]})
+            claims = jwt.decode(
+                token, self.key, ["HS256"], options={"verify_aud": False, "require": ["exp", "run"]}
+            )
         except jwt.InvalidTokenError:
             return None
-        return str(claims.get("run", ""))
+        return str(claims["run"])
 
     def sign(self, resource: str, run: str = "") -> str:
         """Return the signature that lets whoever holds the URL read or write one resource, as a SAS does."""
-        whose = json.dumps([resource, run]) if run else resource
+        whose = json.dumps([resource, run])
         return hmac.new(self.key.encode(), f"resource {whose}".encode(), hashlib.sha256).hexdigest()
 
     def signed(self, resource: str, run: str = "") -> str:

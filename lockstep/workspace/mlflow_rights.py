@@ -12,7 +12,7 @@ from lockstep.workspace.routes.mlflow import method_of
 OF_A_RUN = frozenset(
     f"{verb} mlflow/{method}"
     for verb, methods in {
-        "GET": ("runs/get", "metrics/get-history", "artifacts/list"),
+        "GET": ("runs/get", "metrics/get-history"),
         "POST": (
             "runs/update",
             "runs/log-metric",

@@ -45,6 +45,7 @@ class Runner:
         for row in self.runs.unfinished():
             if row["status"] in ("Running", "Finalizing"):
                 self.runs.enter(row["id"], "Failed", error=STOPPED, code="ServiceInterrupted")
+                Execution(self.surroundings, row, json.loads(row["details"])["definition"]).reclaim()
             elif row["status"] == "CancelRequested":
                 self.runs.enter(row["id"], "Canceled")
             else:

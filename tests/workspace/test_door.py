@@ -62,13 +62,14 @@ def test_without_a_token_nothing_is_shown(ask: Ask, bearer: str | None) -> None:
 
 
 def test_another_key_or_an_old_token_is_refused(ask: Ask, folder: Path) -> None:
-    """A JWT that another workspace signed, one without a signature, and one that has expired."""
+    """A JWT that another workspace signed, one without a signature, one that names no holder, and one that has expired."""
     import jwt
 
     own = Identity.of(folder / "identity.json")
     other = jwt.encode({"exp": 9_999_999_999}, "x" * 64, "HS256")
     unsigned = jwt.encode({"exp": 9_999_999_999}, "", "none")
-    for bearer in (other, unsigned, own.token(-10)):
+    of_before = jwt.encode({"exp": 9_999_999_999}, own.key, "HS256")  # jobs had such tokens, for a month
+    for bearer in (other, unsigned, of_before, own.token(-10)):
         assert ask("GET", ARM_PATH, bearer=bearer).status_code == 401
 
 

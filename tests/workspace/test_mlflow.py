@@ -187,7 +187,8 @@ result = {
     "refused": [refused(call) for call in (
         lambda: client.get_run(victim), lambda: client.log_metric(victim, "planted", 1),
         lambda: client.log_batch(victim, tags=[mlflow.entities.RunTag("planted", "1")]),
-        lambda: client.set_terminated(victim), lambda: client.delete_run(victim), lambda: client.delete_run(new.info.run_id),
+        lambda: client.set_terminated(victim), lambda: client.delete_run(victim),
+        lambda: client.delete_run(new.info.run_id),
         lambda: client.search_runs([experiment]), lambda: client.set_experiment_tag(experiment, "planted", "1"),
         lambda: client.create_experiment("another"), lambda: client.delete_registered_model("of-a-job"),
         lambda: client.create_run(experiment, tags={"mlflow.parentRunId": victim}),
@@ -240,8 +241,9 @@ result = [run.id, victim.id, theirs, run.experiment.id]
     code = """
 client = mlflow.MlflowClient()
 one = Run.get(ws, run)
+other = Run.get(ws, victim)
 result = {"children": sorted(child.id for child in one.get_children()), "metrics": one.get_metrics(),
-          "victim": [Run.get(ws, victim).get_status(), Run.get(ws, victim).get_tags(), Run.get(ws, victim).get_metrics()],
+          "victim": [other.get_status(), other.get_tags(), other.get_metrics()],
           "model": client.get_model_version("of-a-job", "1").run_id}
 """
     seen = mlflow.run(WS + code, run=run, victim=victim)

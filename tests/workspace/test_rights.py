@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,9 +105,9 @@ def mine(make: Make) -> str:
 
 
 @pytest.fixture
-def job(server: Daemon, folder: Path, mine: str) -> Iterator[Asker]:
+def job(server: Daemon, folder: Path, mine: str) -> Asker:
     """Asks as the run `mine`."""
-    yield Asker(server, Identity.of(folder / "identity.json").token(3600, mine))
+    return Asker(server, Identity.of(folder / "identity.json").token(3600, mine))
 
 
 def routes() -> list[tuple[str, str, str]]:
