@@ -154,9 +154,10 @@ class Root:
                 yield inner, facts
 
     def give(self, uid: int, gid: int, below: str = "") -> None:
-        """Make folders and files below a folder someone's, and the folder itself; the kernel takes setuid bits off.
+        """Make folders and files below a folder someone's, and the folder itself, as far as this process may.
 
-        Links keep their owner, and so does a file with a second name (a hard link), which may lie anywhere.
+        A program that a job left runs as whoever starts it: set-user-id and set-group-id are taken off. Links
+        keep their owner, and so does a file with a second name (a hard link), which may lie anywhere.
         """
         todo = [parts_of(below) if below else ()]
         while todo:
@@ -245,11 +246,14 @@ def _regular(part: str, folder: int) -> int:
 
 
 def _give_file(part: str, folder: int, uid: int, gid: int) -> None:
-    """Give a file that has one name to someone, through its descriptor."""
+    """Give a file that has one name to someone, through its descriptor, as an ordinary file."""
     with contextlib.suppress(OSError):
         file = _regular(part, folder)
         try:
-            if os.fstat(file).st_nlink == 1:
+            facts = os.fstat(file)
+            if facts.st_nlink == 1:
+                if facts.st_mode & (stat.S_ISUID | stat.S_ISGID):
+                    os.fchmod(file, stat.S_IMODE(facts.st_mode) & 0o777)
                 os.fchown(file, uid, gid)
         finally:
             os.close(file)

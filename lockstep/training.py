@@ -2,7 +2,7 @@
 
 The container sees the source at /job/source (its working directory, read-only), each input at
 /job/inputs/<name> (read-only) and writes to /job/source/outputs, which is runs/<id>/outputs here. It
-runs as the person who called, so that they own what it leaves.
+runs as the person who called, or as nobody where that is root; in the end the person owns what it leaves.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from lockstep.datasets.fingerprint import fingerprint
-from lockstep.engine import ContainerRun, Engine, ExitStatus, Mount
+from lockstep.engine import ContainerRun, Engine, ExitStatus, Mount, job_user, unreadable
 from lockstep.errors import JobError, LockstepError
 from lockstep.home import Home, disk_full_in_words
 from lockstep.root import Root
@@ -55,13 +55,16 @@ def train_local(
     engine_image = engine_image or image_id
     if engine.image_id(engine_image) is None:
         raise JobError(f"The engine has no image {image_id}.", "Run `./invoke build`.")
+    caller = _caller()
+    user = job_user(caller, rootless=engine.info().rootless)
+    if user[0] and user != caller:
+        _check_readable(inputs, user)
     with (
         disk_full_in_words(_existing(runs)),
         new_run(runs) as (name, folder),
         contextlib.closing(RunLog(Root(folder), LOG)) as log,
         _stoppable(),
     ):
-        caller = _caller()
 
         def show(line: bytes) -> None:
             log.line(line)
@@ -90,10 +93,11 @@ def train_local(
             with contextlib.suppress(FileExistsError):
                 (folder / "source" / OUTPUTS).mkdir()  # the root is read-only: a mount needs its folder
             (folder / OUTPUTS).mkdir()
-            _give(caller, runs, folder)
+            Root(folder).give(*user, below="source")
+            Root(folder).give(*user, below=OUTPUTS)
             reader = threading.Thread(target=_fingerprints, args=(inputs, home, data), daemon=True)
             reader.start()  # which data it is gets found out while the training goes
-            status = _run(job, engine_image, engine, folder, inputs, show)
+            status = _run(job, engine_image, engine, folder, inputs, user, show)
             if log.broken:
                 raise log.broken
             reader.join()
@@ -137,11 +141,12 @@ def shell_container(
 ) -> ContainerRun:
     """Return a container to look around in: what a run of `job` has, where a run has it.
 
-    It differs in that the source is the folder itself, writable, and that there is a network. `root` is
-    the folder that the Job's paths are relative to.
+    It differs in that it runs as the person, the source is the folder itself, writable, and there is a
+    network. `root` is the folder that the Job's paths are relative to.
     """
     inputs = {name: _input_folder(name, root / folder) for name, folder in job.inputs}
-    run = _container(job, image, engine, (Mount(root / job.source, SOURCE),), inputs)
+    user = (0, 0) if engine.info().rootless else _caller()  # whoever types here is the person
+    run = _container(job, image, user, (Mount(root / job.source, SOURCE),), inputs)
     return dataclasses.replace(run, command=command, network="bridge")
 
 
@@ -158,24 +163,22 @@ def _run(
     engine: Engine,
     folder: Path,
     inputs: Mapping[str, Path],
+    user: tuple[int, int],
     on_line: Callable[[bytes], None],
 ) -> ExitStatus:
     mounts = (
         Mount(folder / "source", SOURCE, read_only=True),
         Mount(folder / OUTPUTS, f"{SOURCE}/{OUTPUTS}"),
     )
-    container = _container(job, image, engine, mounts, inputs)
+    container = _container(job, image, user, mounts, inputs)
     return engine.run(container, on_line)
 
 
 def _container(
-    job: Job, image: str, engine: Engine, mounts: tuple[Mount, ...], inputs: Mapping[str, Path]
+    job: Job, image: str, user: tuple[int, int], mounts: tuple[Mount, ...], inputs: Mapping[str, Path]
 ) -> ContainerRun:
     """Return the container of a run of `job`; `mounts` are its source and where its outputs go."""
     targets = {name: f"{INPUTS}/{name}" for name in inputs}
-    uid, gid = (
-        (0, 0) if engine.info().rootless else _caller()
-    )  # a rootless engine's root is the person itself
     # torch warns for each connection that a container without a network has no host name to look up
     quiet = {"TORCH_CPP_LOG_LEVEL": "ERROR"} if job.world_size > 1 else {}
     return ContainerRun(
@@ -183,7 +186,7 @@ def _container(
         command=command_line(job, targets),
         environment={"PYTHONUNBUFFERED": "1", **quiet, **job.variables},
         mounts=(*mounts, *(Mount(path, targets[name], read_only=True) for name, path in inputs.items())),
-        user=f"{uid}:{gid}",
+        user=f"{user[0]}:{user[1]}",
         working_dir=SOURCE,
         shm_size=job.shm_bytes,
         gpus=True,
@@ -200,6 +203,17 @@ def _input_folder(name: str, folder: Path) -> Path:
     return folder.resolve()
 
 
+def _check_readable(inputs: Mapping[str, Path], user: tuple[int, int]) -> None:
+    """Raise JobError if root's job can't read an input."""
+    for name, folder in inputs.items():
+        if path := unreadable(folder, user):
+            raise JobError(
+                f"The job can't read its input {name}: {path} is closed to others, and a job of root's doesn't run "
+                "as root.",
+                f"`chmod -R a+rX {folder}` opens it.",
+            )
+
+
 def _caller() -> tuple[int, int]:
     """Return uid and gid of the person who called, whom sudo names."""
     if os.geteuid() == 0 and os.environ.get("SUDO_UID", "").isdecimal():
@@ -208,10 +222,10 @@ def _caller() -> tuple[int, int]:
 
 
 def _give(owner: tuple[int, int], runs: Path, folder: Path) -> None:
-    """Make `runs`, and a run's folder with all in it, those of the person who called; no file stays setuid."""
-    if os.geteuid() == 0:
+    """Make a run's folder with all in it the caller's, and `runs` too where that is the person whom sudo names."""
+    if os.geteuid() == 0 and owner[0] != 0:
         os.chown(runs, *owner, follow_symlinks=False)
-        Root(folder).give(*owner)
+    Root(folder).give(*owner)
 
 
 def _existing(path: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
+import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -215,6 +216,30 @@ def test_only_what_lies_below_is_given_away(root: Root, host: Path) -> None:
     assert (root.path / "outputs" / "sub").stat().st_uid == 1234
     assert root.path.stat().st_uid == 1234
     assert {path.stat().st_uid for path in (host, host / "secret", host / "shadow")} == {0}
+
+
+def test_a_program_that_a_job_left_is_an_ordinary_one(root: Root, host: Path) -> None:
+    """Set-user-id and set-group-id are taken off files, whoever calls; a link to such a program outside stays."""
+    left = root.path / "outputs" / "sh"
+    for path in (host / "sh", left):
+        path.write_bytes(b"")
+        path.chmod(0o6755)
+    (root.path / "outputs" / "link").symlink_to(host / "sh")
+    root.give(os.getuid(), os.getgid())
+    assert stat.S_IMODE(left.stat().st_mode) == 0o755
+    assert stat.S_IMODE((host / "sh").stat().st_mode) == 0o6755
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_closed_folder_and_a_fifo_are_no_hindrance(root: Root) -> None:
+    """What follows them is given too."""
+    closed = root.path / "outputs" / "closed"
+    closed.mkdir()
+    (closed / "file").write_text("")
+    closed.chmod(0)
+    os.mkfifo(root.path / "outputs" / "a fifo")
+    root.give(1234, 1234)
+    assert {path.stat().st_uid for path in (closed, closed / "file")} == {1234}
 
 
 def test_a_file_is_created_anew_whatever_was_there(root: Root, host: Path) -> None:

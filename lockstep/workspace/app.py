@@ -13,7 +13,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
+from lockstep.workspace.call import HOLDER
 from lockstep.workspace.fault import Fault, error_body, fault_of
+from lockstep.workspace.rights import check
 from lockstep.workspace.routes import ALL
 from lockstep.workspace.site import Site
 
@@ -32,6 +34,7 @@ class Application:
             exception_handlers={Fault: _refuse, HTTPException: _unknown, Exception: _broken},
         )
         self._routes.state.site = site
+        self._routes.state.check = check
         self._routes.router.redirect_slashes = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -70,8 +73,12 @@ class Application:
                 if found.get("endpoint") in self._public:
                     return None
                 break
-        if not self.site.identity.accepts(request.headers.get("authorization", "")):
+        holder = self.site.identity.holder(request.headers.get("authorization", ""))
+        if holder is None:
             return _json(401, "The request needs this workspace's bearer token.", "AuthenticationFailed")
+        if holder and not self.site.runs.goes(holder):
+            return _json(401, f"The run {holder!r} has ended, and its token with it.", "AuthenticationFailed")
+        request.scope[HOLDER] = holder
         return None
 
 

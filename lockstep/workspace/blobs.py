@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from email.utils import formatdate
 from pathlib import Path
 from typing import BinaryIO
@@ -198,11 +198,11 @@ def refused(fault: Fault) -> Response:
     return Response(body, fault.status, headers, media_type="application/xml")
 
 
-def listing(root: Root, prefix: str) -> Response:
-    """Return List Blobs: every file below `root` whose path begins with `prefix`."""
+def listing(root: Root, prefix: str, may_read: Callable[[str], bool]) -> Response:
+    """Return List Blobs: every file below `root` whose path begins with `prefix` and may be read."""
     items = []
     for path, facts in sorted(root.files(), key=lambda each: each[0]):
-        if path.startswith(prefix):
+        if path.startswith(prefix) and may_read(path):
             items.append(
                 f"<Blob><Name>{_xml(path)}</Name><Properties>"
                 f"<Last-Modified>{formatdate(facts.st_mtime, usegmt=True)}</Last-Modified>"

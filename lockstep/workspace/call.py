@@ -1,4 +1,7 @@
-"""Call: one request to the workspace, decoded, and how a plain function becomes its route."""
+"""Call: one request to the workspace, decoded, and how a plain function becomes its route.
+
+What a run's token is good for is decided here, between the decoding and the function: see rights.py.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,8 @@ WS = (
 JSON_LIMIT = 64 * 1024 * 1024
 SMALL = 64 * 1024
 """A larger body is parsed in a thread, so that nobody else waits."""
+HOLDER = "lockstep.holder"
+"""Where the door notes in the request's scope whose token it shows."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,15 @@ class Call:
     def base(self) -> str:
         """`https://host:port` as this client knows us: a job's name for us isn't the SDK's."""
         return f"https://{self.request.headers['host']}"
+
+    @property
+    def run(self) -> str:
+        """The run whose token the request shows; "" for the workspace's owner."""
+        return str(self.request.scope.get(HOLDER, ""))
+
+    def signed(self, resource: str) -> str:
+        """Return the query of a signed URL of `resource` for whoever asks; a run's ends with the run."""
+        return self.site.identity.signed(resource, self.run)
 
     def fields(self, shape: Any = dict) -> Any:
         """Return the body as it was sent if it has the shape (see shapes.py), or refuse it with 400."""
@@ -80,7 +94,12 @@ class Routes:
                 at_the_door(request)
                 body = await json_body(request)
                 call = Call(request.app.state.site, request, request.path_params, request.query_params, body)
-                answer = await run_in_threadpool(handler, call)
+
+                def answered() -> Any:
+                    request.app.state.check(handler, call)
+                    return handler(call)
+
+                answer = await run_in_threadpool(answered)
                 if isinstance(answer, Response):
                     return answer
                 return Response() if answer is None else json_response(answer)

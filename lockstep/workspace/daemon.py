@@ -59,13 +59,13 @@ class Daemon:
         NO_PROXY keeps a proxy out of it, and says what it says in this process besides.
         `AZURE_CONFIG_DIR` names a folder that isn't there, or the SDK would remember addresses in it for ever.
         """
-        from lockstep.workspace.identity import Identity
+        from lockstep.workspace.identity import CLOUD, Identity
 
         secret = Identity.of(self.folder / "identity.json").secret("sign-in")
         bundle = str(self.folder / "tls" / "ca-bundle.pem")
         return {
             "ARM_CLOUD_METADATA_URL": f"{self.url}/metadata/endpoints?api-version=2019-05-01",
-            "AZUREML_CURRENT_CLOUD": "AzureCloud",
+            "AZUREML_CURRENT_CLOUD": CLOUD,
             "MSI_ENDPOINT": f"{self.url}/MSI/{secret}/token",
             "AZURE_CONFIG_DIR": str(self.folder / f"azure-{self.port}"),
             "REQUESTS_CA_BUNDLE": bundle,

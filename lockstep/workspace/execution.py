@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lockstep.copies import LeftOut, copy_files
-from lockstep.engine import Container, ContainerRun, Engine, ExitStatus
+from lockstep.engine import Container, ContainerRun, Engine, ExitStatus, job_user, open_to_others, unreadable
 from lockstep.errors import DiskFullError, LockstepError
 from lockstep.removal import remove_tree
 from lockstep.root import Root
@@ -23,11 +24,14 @@ from lockstep.workspace.experiments import Experiments
 from lockstep.workspace.fault import Fault
 from lockstep.workspace.folder import Folder
 from lockstep.workspace.going import Going
-from lockstep.workspace.identity import Identity
+from lockstep.workspace.identity import DISCOVERY_OF_JOBS, Identity
 from lockstep.workspace.images import Images
 from lockstep.workspace.inputs import bring, take_back
 from lockstep.workspace.launch import (
+    BUNDLE,
     COLLECTED,
+    FORWARDER,
+    LAUNCHER,
     Names,
     Place,
     Way,
@@ -40,6 +44,7 @@ from lockstep.workspace.runs import container_of
 from lockstep.workspace.snapshots import Snapshots
 
 TOKEN_SECONDS = 30 * 86_400
+"""A run's token ends with the run; this is for a run that never ends, as MLflow asks for no fresh one."""
 
 
 @dataclass
@@ -95,8 +100,14 @@ class Execution:
             with contextlib.ExitStack() as stack:
                 network, way = self._network(engine, stack, nodes)
                 inputs = bring(self._definition, self._surroundings.folder, self._folder)
-                user = "0:0" if engine.info().rootless else owner_of(self._surroundings.folder)
+                owner = owner_of(self._surroundings.folder)
+                user = job_user(owner, rootless=engine.info().rootless)
+                stack.callback(self._hand_over, owner)  # once the containers are gone
                 places = [self._place(node, network, way, inputs, user) for node in range(nodes)]
+                self._hand_over(user)
+                for _, source, fixed in inputs:
+                    if fixed and unreadable(source, user):  # put there under a umask such as 077
+                        open_to_others(source)
                 names = self._names()
                 runs = [
                     node_container(self._definition, image, node, names, place)
@@ -113,6 +124,19 @@ class Execution:
                 f"The run's log could not be written: {broken}.", "Free some space and submit it again."
             )
         return failure
+
+    def _hand_over(self, user: tuple[int, int]) -> None:
+        """Make what the job may write that user's: the job's before it starts, the person's in the end."""
+        if self._folder.is_dir():
+            Root(self._folder).give(*user)
+        for name in COLLECTED:
+            if self._left.is_folder(name):
+                self._left.give(*user, below=name)
+
+    def reclaim(self) -> None:
+        """After a server was killed in mid-run: make what the run left the person's, and remove its folders."""
+        self._hand_over(owner_of(self._surroundings.folder))
+        self.clean_up()
 
     def clean_up(self) -> None:
         """Remove the run's working folders; outputs and logs are with its artifacts."""
@@ -160,10 +184,16 @@ class Execution:
         return "bridge", self._surroundings.way(engine.gateway("bridge"))
 
     def _place(
-        self, node: int, network: str, way: Way, inputs: tuple[tuple[str, Path, bool], ...], user: str
+        self,
+        node: int,
+        network: str,
+        way: Way,
+        inputs: tuple[tuple[str, Path, bool], ...],
+        user: tuple[int, int],
     ) -> Place:
         """Make a node's folders: its own writable copy of the snapshot, and what all nodes share."""
         around, work = self._surroundings, self._folder / f"node-{node}"
+        bundle = around.folder.tls / BUNDLE
         around.snapshots.unpack(json.loads(self._row["details"])["properties"]["ContentSnapshotId"], work)
         for name in COLLECTED:
             self._left.make_folder(name)
@@ -171,19 +201,21 @@ class Execution:
                 Root(work), name, self._left, name, around.folder.tmp
             )  # files of the source folder itself
             (work / name).mkdir(exist_ok=True)
+        for program in (LAUNCHER, FORWARDER, bundle):
+            shutil.copyfile(program, self._folder / program.name)
         home = self._folder / f"home-{node}"
         home.mkdir(parents=True, exist_ok=True)
         return Place(
             work=work,
             home=home,
             collected=self._left.path,
-            bundle=around.folder.tls / "ca-bundle.pem",
+            programs=self._folder,
             inputs=inputs,
-            user=user,
+            user=f"{user[0]}:{user[1]}",
             network=network,
             way=way,
-            token=around.identity.token(TOKEN_SECONDS),
-            discovery=around.identity.secret("discovery"),
+            token=around.identity.token(TOKEN_SECONDS, self._row["id"]),
+            discovery=around.identity.secret(DISCOVERY_OF_JOBS),
             image_variables=self._image_variables,
         )
 
@@ -254,10 +286,7 @@ class Execution:
         )
 
 
-def owner_of(folder: Folder) -> str:
-    """Return the `uid:gid` that owns the workspace's folder; jobs run as it, so what they write is the user's.
-
-    Not so on a rootless engine: there the container's root is the person, and every other uid is nobody.
-    """
+def owner_of(folder: Folder) -> tuple[int, int]:
+    """Return uid and gid of the workspace's folder: the person whose jobs these are."""
     facts = os.stat(folder.path)
-    return f"{facts.st_uid}:{facts.st_gid}"
+    return facts.st_uid, facts.st_gid

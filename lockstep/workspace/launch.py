@@ -12,7 +12,7 @@ from lockstep.engine import ContainerRun, Mount
 from lockstep.no_proxy import no_proxy
 from lockstep.workspace.docker_arguments import DockerArguments, bytes_of, read_docker_arguments
 from lockstep.workspace.fault import Fault
-from lockstep.workspace.identity import ARM_PATH, NAME, RESOURCE_GROUP, SUBSCRIPTION
+from lockstep.workspace.identity import ARM_PATH, CLOUD, NAME, RESOURCE_GROUP, SUBSCRIPTION
 
 ROOT = "/mnt/azureml"
 WORK = f"{ROOT}/wd"
@@ -21,6 +21,7 @@ MASTER_PORT = "6105"
 COLLECTED = ("outputs", "logs")
 LAUNCHER = Path(__file__).with_name("launcher.py")
 FORWARDER = Path(__file__).with_name("forwarder.py")
+BUNDLE = "ca-bundle.pem"
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,14 @@ class Way:
 class Place:
     """What one node gets from its surroundings: files of this machine, the network, who runs it, the way to us.
 
+    `programs` holds copies of LAUNCHER, FORWARDER and the authorities' BUNDLE that the job's user can read;
     `image_variables` are those that the image gives its containers anyway.
     """
 
     work: Path
     home: Path
     collected: Path
-    bundle: Path
+    programs: Path
     inputs: tuple[tuple[str, Path, bool], ...]
     user: str
     network: str
@@ -152,13 +154,14 @@ def node_container(
         Mount(place.work, WORK),
         Mount(place.home, f"{ROOT}/home"),
         *(Mount(place.collected / name, f"{WORK}/{name}") for name in COLLECTED),
-        Mount(LAUNCHER, f"{ROOT}/launch.py", read_only=True),
-        Mount(place.bundle, f"{ROOT}/ca-bundle.pem", read_only=True),
+        Mount(place.programs / LAUNCHER.name, f"{ROOT}/launch.py", read_only=True),
+        Mount(place.programs / BUNDLE, f"{ROOT}/{BUNDLE}", read_only=True),
         *(Mount(source, _input_path(name, source), read_only=fixed) for name, source, fixed in place.inputs),
     ]
     command = _command(definition, node)
     if place.way.socket is not None:
-        mounts += [Mount(FORWARDER, f"{ROOT}/forward.py", read_only=True), Mount(place.way.socket, SOCKET)]
+        forwarder = Mount(place.programs / FORWARDER.name, f"{ROOT}/forward.py", read_only=True)
+        mounts += [forwarder, Mount(place.way.socket, SOCKET)]
         port = place.way.address.rpartition(":")[2]
         command = (_python(definition), f"{ROOT}/forward.py", port, SOCKET, *command)
     return ContainerRun(
@@ -228,7 +231,7 @@ def _distributed_variables(definition: dict[str, Any], node: int) -> dict[str, s
 
 def _job_variables(names: Names, place: Place) -> dict[str, str]:
     """Return the variables by which the SDK and MLflow in the job find this run."""
-    bundle = f"{ROOT}/ca-bundle.pem"
+    bundle = f"{ROOT}/{BUNDLE}"
     return {
         "AZUREML_RUN_ID": names.run,
         "AZUREML_ROOT_RUN_ID": names.run,
@@ -243,7 +246,7 @@ def _job_variables(names: Names, place: Place) -> dict[str, str]:
         "AZUREML_RUN_TOKEN": place.token,
         "AZUREML_SERVICE_ENDPOINT": f"https://{place.way.address}",
         "AZUREML_DISCOVERY_SERVICE_ENDPOINT": f"https://{place.way.address}/discovery/{place.discovery}",
-        "AZUREML_CURRENT_CLOUD": "AzureCloud",
+        "AZUREML_CURRENT_CLOUD": CLOUD,
         "ARM_CLOUD_METADATA_URL": f"https://{place.way.address}/metadata/endpoints?api-version=2019-05-01",
         "AZ_BATCHAI_CLUSTER_NAME": "local",
         "AZUREML_CR_EXECUTION_WORKING_DIR_PATH": WORK,

@@ -137,6 +137,9 @@ def _bind_socket(path: Path) -> socket.socket:
     bound, folder = socket.socket(socket.AF_UNIX), os.open(path.parent, os.O_PATH)
     try:
         bound.bind(f"/proc/self/fd/{folder}/{path.name}")
+        path.chmod(
+            0o666
+        )  # the folder is closed to others; a job's user, who gets the socket alone, isn't its owner
     finally:
         os.close(folder)
     bound.listen(BACKLOG)

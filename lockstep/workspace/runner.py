@@ -45,17 +45,18 @@ class Runner:
         """After a start: runs that were going are Failed with the reason, those that waited wait again."""
         for row in self.runs.unfinished():
             try:
-                self._recover(row["id"], row["status"])
+                self._recover(row)
             except Exception:  # one run's trouble isn't the others'
                 log.exception("run %s could not be taken up again", row["id"])
 
-    def _recover(self, run_id: str, status: str) -> None:
-        if status in ("Running", "Finalizing"):
-            self.runs.enter(run_id, "Failed", error=STOPPED, code="ServiceInterrupted")
-        elif status == "CancelRequested":
-            self.runs.enter(run_id, "Canceled")
+    def _recover(self, row: sqlite3.Row) -> None:
+        if row["status"] in ("Running", "Finalizing"):
+            self.runs.enter(row["id"], "Failed", error=STOPPED, code="ServiceInterrupted")
+            Execution(self.surroundings, row, json.loads(row["details"])["definition"]).reclaim()
+        elif row["status"] == "CancelRequested":
+            self.runs.enter(row["id"], "Canceled")
         else:
-            self.enqueue(run_id)
+            self.enqueue(row["id"])
 
     def enqueue(self, run_id: str) -> None:
         """Begin a submitted run."""

@@ -54,6 +54,22 @@ class Runs:
         """Tell whether there is a run of this id."""
         return self._state.row("SELECT 1 FROM runs WHERE id = ?", run_id) is not None
 
+    def goes(self, run_id: str) -> bool:
+        """Tell whether the run is there and hasn't ended."""
+        row = self._state.row("SELECT status FROM runs WHERE id = ?", run_id)
+        return row is not None and row["status"] not in ENDED
+
+    def descends(self, run_id: str, ancestor: str) -> bool:
+        """Tell whether a run is `ancestor`, its child, or a child's child."""
+        seen = set[str]()
+        while run_id != ancestor:
+            row = self._state.row("SELECT parent FROM runs WHERE id = ?", run_id)
+            if row is None or not row["parent"] or run_id in seen:
+                return False
+            seen.add(run_id)
+            run_id = row["parent"]
+        return True
+
     def create(
         self, run_id: str, experiment: int, fields: dict[str, Any], *, status: str, definition: Any = None
     ) -> sqlite3.Row:

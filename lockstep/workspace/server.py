@@ -117,7 +117,8 @@ def running(folder: Folder, parts: Parts, port: int, studio_port: int) -> Iterat
     port = listener.serve_secure(app, LOOPBACK, port or noted.get("port", 0))
     studio_port = listener.serve_clear(Studio(site), studio_port or noted.get("studio_port", 0))
     site.hosts.update(f"{name}:{port}" for name in (LOOPBACK, "localhost", "host.docker.internal"))
-    site.studio = f"http://{LOOPBACK}:{studio_port}/studio/{site.identity.secret('studio')}"
+    site.portal = f"http://{LOOPBACK}:{studio_port}"
+    site.studio = f"{site.portal}/studio/{site.identity.secret('studio')}"
     serving.set()
     ports = {"port": port, "studio_port": studio_port}
     _note(folder, PORTS, ports)

@@ -96,6 +96,11 @@ class State:
         found = self.row("SELECT value FROM meta WHERE name = ?", name)
         return str(found["value"]) if found else default
 
+    def claim(self, name: str, value: str) -> None:
+        """Keep a small value under `name` unless there is one already."""
+        with self.change() as change:
+            change.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (name, value))
+
     def keep(self, name: str, value: str) -> None:
         """Keep a small value under `name`."""
         with self.change() as change:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lockstep.engine import Engine
+from lockstep.engine import Engine, job_user
 from lockstep.errors import JobError
 from lockstep.home import Home
 from lockstep.image import ImageLayer
@@ -86,8 +86,9 @@ def test_a_run_leaves_its_outputs_its_log_and_its_record(
         'echo yes > $HOME/new && echo "home is writable"\n',
         arguments=("--name", 'it\'s a "test" $HOME', 3),
     )
+    user = job_user((os.getuid(), os.getgid()), rootless=False)[0]
     assert [line.decode() for line in lines] == [
-        *('args: --data /job/inputs/data --name it\'s a "test" $HOME 3', "image", str(os.getuid())),
+        *('args: --data /job/inputs/data --name it\'s a "test" $HOME 3', "image", str(user)),
         *("source is read-only", "data is read-only", "root is read-only", "home is writable"),
     ]
     folder = project / "runs" / record.id

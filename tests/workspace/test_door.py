@@ -63,13 +63,14 @@ def test_without_a_token_nothing_is_shown(ask: Ask, bearer: str | None) -> None:
 
 
 def test_another_key_or_an_old_token_is_refused(ask: Ask, folder: Path) -> None:
-    """A JWT that another workspace signed, one without a signature, and one that has expired."""
+    """A JWT that another workspace signed, one without a signature, one without a holder, and one that has expired."""
     import jwt
 
     own = Identity.of(folder / "identity.json")
     other = jwt.encode({"exp": 9_999_999_999}, "x" * 64, "HS256")
     unsigned = jwt.encode({"exp": 9_999_999_999}, "", "none")
-    for bearer in (other, unsigned, own.token(-10)):
+    of_before = jwt.encode({"exp": 9_999_999_999}, own.key, "HS256")  # jobs had such tokens, for a month
+    for bearer in (other, unsigned, of_before, own.token(-10)):
         assert ask("GET", ARM_PATH, bearer=bearer).status_code == 401
 
 
@@ -275,15 +276,19 @@ def test_secret_addresses(ask: Ask, server: Daemon) -> None:
     assert ask("GET", own, bearer=None).json()["api"] == server.url
 
 
-def test_the_studio_lets_in_who_has_its_address(server: Daemon) -> None:
-    """Without the cookie 401; the portal URL's secret gives it; a wrong one doesn't."""
+def test_the_studio_lets_in_who_has_its_address(server: Daemon, ask: Ask) -> None:
+    """Without the cookie 401; the portal URL's secret gives it; a wrong one doesn't. Then a job's URL opens too."""
+    ask("POST", f"/history/v1.0{ARM_PATH}/experiments/studio")
+    ask("PATCH", f"/history/v1.0{ARM_PATH}/experiments/studio/runs/of-a-job", json={})
     base = f"http://127.0.0.1:{server.studio_port}"
     with httpx.Client(base_url=base, trust_env=False) as browser:
         assert browser.get("/").status_code == 401
         assert browser.get("/studio/wrong/runs/x").status_code == 401
+        assert browser.get("/runs/of-a-job").status_code == 401
         assert browser.get("/", headers={"Host": "evil.example"}).status_code == 400
         entered = browser.get(server.studio.removeprefix(base))
         assert entered.status_code == 303
+        assert browser.get("/runs/of-a-job").headers["location"].endswith("/runs/of-a-job/model-metrics")
         assert browser.get("/").status_code in (200, 404, 503)  # 404: MLflow isn't installed here
 
 

@@ -37,7 +37,7 @@ def place(call: Call) -> tuple[str, str]:
 def content_url(call: Call, origin: str, container: str, path: str) -> str:
     """Return the signed address at which the SDK reads an artifact with a plain GET."""
     resource = f"/files/{quote(origin)}/{quote(container)}/{quote(path)}"
-    return f"{call.base}{resource}?{call.site.identity.signed(f'files {origin}/{container}/{path}')}"
+    return f"{call.base}{resource}?{call.signed(f'files {origin}/{container}/{path}')}"
 
 
 def _url(call: Call, origin: str, container: str, path: str) -> str:

@@ -20,6 +20,7 @@ from starlette.responses import Response
 from lockstep.root import Root
 from lockstep.workspace.blobs import listing, put, refused, send
 from lockstep.workspace.call import Call, Routes
+from lockstep.workspace.data_rights import rights_on_data
 from lockstep.workspace.fault import Fault, fault_of
 from lockstep.workspace.folder import inside, one_name
 from lockstep.workspace.names import checked
@@ -35,7 +36,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 def _address(call: Call, resource: str) -> str:
     host = call.request.headers["host"]
-    return f"https://{ACCOUNT}.blob.x@{host}{CONTAINER}/{resource}?{call.site.identity.signed(resource)}"
+    return f"https://{ACCOUNT}.blob.x@{host}{CONTAINER}/{resource}?{call.signed(resource)}"
 
 
 def snapshot_blob_url(call: Call, blob: str) -> str:
@@ -50,7 +51,7 @@ def artifact_blob_url(call: Call, origin: str, container: str, path: str) -> str
 
 def zip_url(call: Call, snapshot: str) -> str:
     """Return the signed address of a snapshot as a zip file."""
-    return f"{call.base}/zips/{snapshot}?{call.site.identity.signed(f'zips/{snapshot}')}"
+    return f"{call.base}/zips/{snapshot}?{call.signed(f'zips/{snapshot}')}"
 
 
 def blob_id(address: str) -> str:
@@ -71,8 +72,15 @@ def _signed(
     async def endpoint(request: Request) -> Response:
         site: Site = request.app.state.site
         try:
-            if not site.identity.admits(name(request), request.query_params.get("sig", "")):
+            run = request.query_params.get("si", "")
+            if not site.identity.admits(name(request), request.query_params.get("sig", ""), run):
                 raise Fault(403, "The address isn't signed for this.", "AuthenticationFailed")
+            if run and not site.runs.goes(run):
+                raise Fault(
+                    403,
+                    f"The run {run!r} has ended, and what it may read and write with it.",
+                    "AuthorizationFailure",
+                )
             return await handler(request, site)
         except (Fault, OSError) as error:
             if not isinstance(error, Fault):
@@ -122,11 +130,15 @@ async def _zip(request: Request, site: Site) -> Response:
 
 async def _data(request: Request, site: Site) -> Response:
     root = site.folder.datastore(DATASTORE)
+    may = rights_on_data(site, request.query_params.get("si", ""))
     if "path" not in request.path_params:
         if request.query_params.get("comp") != "list":
             return Response()
-        return await run_in_threadpool(listing, root, request.query_params.get("prefix", ""))
+        prefix = request.query_params.get("prefix", "")
+        may.check(prefix, write=False)
+        return await run_in_threadpool(listing, root, prefix, may.read)
     name = inside(request.path_params["path"])
+    may.check(name, write=request.method in ("PUT", "DELETE"))
     if request.method == "PUT":
         return await put(request, root, name, site.folder.tmp)
     if request.method == "DELETE":

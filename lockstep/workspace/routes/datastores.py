@@ -26,7 +26,7 @@ def document(call: Call) -> dict[str, Any]:
             "endpoint": f"x@{call.request.headers['host']}",
             "protocol": "https",
             "credentialType": "Sas",
-            "sasToken": f"?sv=2019-02-02&sr=c&sig={call.site.identity.sign(datastore_resource())}",
+            "sasToken": f"?{call.signed(datastore_resource())}",
         },
     }
 

@@ -33,7 +33,7 @@ def mlflow(call: Call) -> Any:
     Metrics are kept here first and brought to MLflow in a moment: a training doesn't wait for MLflow, and works where
     MLflow isn't installed.
     """
-    method = call.path["method"].replace("preview/mlflow/", "mlflow/").removesuffix("-async")
+    method = method_of(call)
     if method in ("mlflow/runs/log-metric", "mlflow/runs/log-batch") and not _keep_metrics(call, method):
         return {}
     if method == "mlflow/artifacts/list":
@@ -49,6 +49,11 @@ def mlflow(call: Call) -> Any:
     said = answer.json() if answer.content else {}
     _kept(call, method, said)
     return _placed(said)
+
+
+def method_of(call: Call) -> str:
+    """Return the method of MLflow's interface that a request calls, as MLflow's server knows it."""
+    return call.path["method"].replace("preview/mlflow/", "mlflow/").removesuffix("-async")
 
 
 def _keep_metrics(call: Call, method: str) -> bool:
@@ -133,7 +138,8 @@ def _kept(call: Call, method: str, said: dict[str, Any]) -> None:
         fields = {
             "displayName": info.get("run_name"),
             "tags": _own(tags),
-            "parentRunId": parent if parent and site.runs.exists(parent) else None,
+            # what a job makes is its child: its token has no rights on any other run
+            "parentRunId": parent if parent and site.runs.exists(parent) else call.run or None,
         }
         site.runs.create(info["run_id"], int(info["experiment_id"]), fields, status="Running")
         site.bridge.adopt_run(info["run_id"])

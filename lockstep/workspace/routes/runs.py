@@ -9,7 +9,7 @@ from typing import Any
 
 from lockstep.workspace.artifacts import RUN_ORIGIN, listed
 from lockstep.workspace.call import Call, Routes, whole
-from lockstep.workspace.fault import Fault
+from lockstep.workspace.fault import Fault, error_body
 from lockstep.workspace.identity import ARM_PATH, DAY
 from lockstep.workspace.names import checked
 from lockstep.workspace.query import ordered, parse_filter
@@ -125,14 +125,14 @@ def event(call: Call) -> Any:
 @routes.on("POST", f"{BY_NAME}/batch/events", f"{BY_ID}/batch/events")
 def events(call: Call) -> Any:
     """Take events of several runs."""
-    errors = {}
+    errors = []
     for one in call.fields(EventBatch).get("events") or []:
         data = one.get("data")
         run_id = str(data.get("RunId") if isinstance(data, dict) else None)
         try:
             _happened(call, run_id, one)
         except Fault as fault:
-            errors[run_id] = {"error": {"code": fault.code, "message": fault.message, "details": []}}
+            errors.append({"key": one, "value": error_body(fault.message, fault.code)})
     return {"errors": errors}
 
 
@@ -170,6 +170,6 @@ def metrics_are_in(call: Call) -> Any:
 
 @routes.on("GET", *below("token"))
 def token(call: Call) -> Any:
-    """Give a job a fresh token before its own runs out."""
-    expiry = iso(time.time() + DAY)
-    return {"token": call.site.identity.token(DAY), "expiryTimeUtc": expiry}
+    """Give a job a fresh token of its own run before its token runs out."""
+    run = call.run or call.site.runs.get(call.path["run"])["id"]
+    return {"token": call.site.identity.token(DAY, run), "expiryTimeUtc": iso(time.time() + DAY)}
