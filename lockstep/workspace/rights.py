@@ -112,7 +112,7 @@ def _own_snapshot(call: Call) -> bool:
 
 def _own_environment(call: Call) -> bool:
     environment = _fields(_details(call).get("definition")).get("environment") or {}
-    return bool(call.path["name"] == environment.get("name"))
+    return bool(call.path["environment"] == environment.get("name"))
 
 
 def _own_container(call: Call, origin: str, container: str) -> bool:

@@ -18,6 +18,8 @@ from lockstep.workspace.names import checked
 from lockstep.workspace.state import State, now, text
 
 PIECE = 1024**2
+EPOCH = "2020-01-01T00:00:00"
+"""The time of a file for which none was sent."""
 NONE = "00000000-0000-0000-0000-000000000000"
 
 
@@ -59,7 +61,7 @@ class Snapshots:
         with self._state.change() as change:
             change.execute(
                 "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?)",
-                (snapshot, now(), text(tree), json.dumps(files)),
+                (snapshot, now(), text(_complete(tree)), json.dumps(files)),
             )
 
     def latest(self) -> sqlite3.Row | None:
@@ -96,6 +98,17 @@ def _check_folders(files: Collection[str]) -> None:
         both = next((parent for parent in name.parents if parent in names), None)
         if both:
             raise Fault(400, f"{str(both)!r} is a file and a folder of the snapshot at once.", "BadArgument")
+
+
+def _complete(node: dict[str, Any], name: str = "") -> dict[str, Any]:
+    """Return a tree in which each node has every field that the SDK reads, whoever sent it: others compare with it."""
+    children = {key: _complete(child, key) for key, child in (node.get("children") or {}).items()}
+    absent = {"name": name, "type": "Directory", "hash": "", "timestamp": EPOCH}
+    return {
+        **absent,
+        **{key: value for key, value in node.items() if value is not None},
+        "children": children,
+    }
 
 
 def _paths(node: dict[str, Any], parent: str = "") -> list[str]:

@@ -258,7 +258,7 @@ def test_several_processes_go_through_torch_s_launcher() -> None:
 def test_a_shell_finds_everything_where_a_run_finds_it(
     train: Train, engine: Engine, project: Path, shell_image: str, lines: list[bytes]
 ) -> None:
-    """The same folders, variables, user and shared memory, so that a command tried there works in a run."""
+    """The same folders, variables and shared memory, so that a command tried there works in a run; as the person."""
     look = "pwd; echo /job/inputs/*; cat /job/inputs/data/x.txt; echo $A $HOME; id -u"
     settings = {"environment_variables": (("A", "1"),), "shm_size": "48m"}
     train(look, **settings)
@@ -269,5 +269,5 @@ def test_a_shell_finds_everything_where_a_run_finds_it(
     shell = shell_container(job, shell_image, engine, project, command)
     assert shell.shm_size == 48 << 20
     assert engine.run(shell, lines.append).code == 0
-    assert lines == in_run
+    assert lines == [*in_run[:-1], str(os.getuid()).encode()]
     assert (project / "src" / "written").read_text() == "new\n"

@@ -253,6 +253,27 @@ def test_a_tree_that_is_none_is_refused(ask: Ask, children: object) -> None:
     assert answer.json()["error"]["code"] in ("BadArgument", "InvalidName")
 
 
+def test_a_snapshot_without_hashes_is_complete_for_others(ask: Ask) -> None:
+    """The SDK compares its files with the newest snapshot, whoever sent that, and reads five fields of each node."""
+    uri = ask("POST", f"/content/v2.0{ARM_PATH}/snapshots/getblob", json={"FileNames": ["a"]}).json()
+    address = uri["fileNodes"][0]["blobUri"]
+    path = "/" + address.split("/", 3)[3]
+    assert ask("PUT", path, content=b"x", headers={"x-ms-blob-type": "BlockBlob"}).status_code == 201
+    folder = {"children": {"a": {"type": "File", "hash": None}}}
+    sent = {
+        "DirTreeNode": {"children": {"f": folder}},
+        "FileRevisionList": {"FileNodes": [{"FullName": "f/a", "BlobUri": address}]},
+    }
+    content = f"/content/v2.0{ARM_PATH}/snapshots"
+    assert ask("POST", f"{content}/33333333-3333-4333-8333-333333333333", json=sent).status_code == 200
+    root = ask("GET", f"{content}/latest/metadata").json()["root"]
+    inner = root["children"]["f"]
+    for node in (root, inner, inner["children"]["a"]):
+        assert {"name", "type", "hash", "timestamp", "children"} <= node.keys()
+        assert None not in node.values()
+    assert (inner["type"], inner["children"]["a"]["type"]) == ("Directory", "File")
+
+
 def test_a_path_can_not_write_lines_into_the_log(ask: Ask, folder: Path) -> None:
     """A line break in an address is written as what it is."""
     ask("GET", "/no%0a2026-01-01 00:00:00,000 INFO forged%1b[2J")

@@ -129,7 +129,8 @@ def test_no_route_reaches_another_run_or_changes_the_workspace(
     row = owner("GET", f"{HISTORY}/runs/{victim}").json()
     values = {
         "run": victim, "experiment": "victim", "experiment_id": row["experimentId"], "container": f"dcid.{victim}",
-        "origin": "ExperimentRun", "path:path": "outputs/secret.txt", "name": "victim", "environment": "victim",
+        "origin": "ExperimentRun", "path:path": "outputs/secret.txt", "environment": "victim", "compute": "victim",
+        "datastore": "workspaceblobstore",
         "version": "1", "snapshot": row["properties"]["ContentSnapshotId"], "label": "latest",
         "method:path": "mlflow/runs/get", "subscription": ARM_PATH.split("/")[2], "group": "lockstep",
         "workspace": "embedded", "model": "victim:1", "asset": "0" * 32, "secret": "x", "tenant": "x",

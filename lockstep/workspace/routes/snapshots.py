@@ -10,11 +10,11 @@ from lockstep.workspace.call import Call, Routes
 from lockstep.workspace.identity import ARM_PATH
 from lockstep.workspace.routes.blobs import blob_id, snapshot_blob_url, zip_url
 from lockstep.workspace.shapes import FileNames, NewSnapshot
-from lockstep.workspace.snapshots import NONE
+from lockstep.workspace.snapshots import EPOCH, NONE
 
 routes = Routes()
 V1, V2 = "/content/v1.0{WS}/snapshots", "/content/v2.0{WS}/snapshots"
-EMPTY_TREE = {"name": "", "type": "Directory", "hash": "", "timestamp": "2020-01-01T00:00:00", "children": {}}
+EMPTY_TREE = {"name": "", "type": "Directory", "hash": "", "timestamp": EPOCH, "children": {}}
 
 
 @routes.on("GET", f"{V1}/latest/metadata", f"{V2}/latest/metadata")
