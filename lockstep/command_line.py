@@ -84,8 +84,12 @@ def in_words(body: Callable[..., Any]) -> Callable[..., Any]:
     def run(c: Context, *args: Any, **flags: Any) -> Any:
         from lockstep.errors import LockstepError
         from lockstep.home import disk_full_in_words
+        from lockstep.no_proxy import no_proxy
+        from lockstep.redaction import guard_output
         from lockstep.terminal import only_documents
 
+        guard_output()
+        os.environ.update(no_proxy(os.environ))  # for every client in this process and all that it starts
         output = only_documents() if flags.get("json") else contextlib.nullcontext()
         try:
             with output, disk_full_in_words(Path(__file__).parent):

@@ -17,12 +17,13 @@ _JUDGES = {"skopeo": "skopeo", "umoci": "umoci", "docker-registry": "docker-regi
 """Programs that judge our images in the tests, and Debian's packages that have them."""
 
 _TOOLS = "requirements/test.lock"
-_GATE = (
+LINTERS = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
     ("mypy",),
-    ("import_linter.cli", "lint"),
+    ("lint-imports", "--no-logo"),
 )
+"""Programs of the virtual environment, the quick ones first; each exits with 0 where all is well."""
 
 
 def test(root: Path, *, quick: bool, arguments: Sequence[str]) -> int:
@@ -38,7 +39,7 @@ def test(root: Path, *, quick: bool, arguments: Sequence[str]) -> int:
     _install_judges(progress, install=install)
     connect(install=install, progress=progress, home=Home.default()).close()
     chosen = ["-m", "not slow"] if quick else []
-    return _run(root, "pytest", *chosen, *arguments)
+    return _run(root, sys.executable, "-m", "pytest", *chosen, *arguments)
 
 
 def check(root: Path) -> int:
@@ -46,15 +47,15 @@ def check(root: Path) -> int:
     from lockstep import terminal
 
     provide(Path(sys.prefix), root / _TOOLS, terminal.progress(), exactly=False)
-    for command in _GATE:
-        print(f"$ {' '.join(command)}", flush=True)
-        if code := _run(root, *command):
+    for program, *words in LINTERS:
+        print(f"$ {' '.join((program, *words))}", flush=True)
+        if code := _run(root, str(Path(sys.prefix, "bin", program)), *words):
             return code
     return test(root, quick=False, arguments=())
 
 
-def _run(root: Path, module: str, *arguments: str) -> int:
-    return subprocess.run([sys.executable, "-m", module, *arguments], cwd=root, check=False).returncode
+def _run(root: Path, *command: str) -> int:
+    return subprocess.run(command, cwd=root, check=False).returncode
 
 
 def _install_judges(progress: Progress, *, install: bool) -> None:
@@ -63,6 +64,9 @@ def _install_judges(progress: Progress, *, install: bool) -> None:
     if not missing or not install or os.geteuid() != 0 or shutil.which("apt-get") is None:
         return
     progress.say(f"Installing {', '.join(missing)} with apt-get, to judge the images.")
-    quiet = {"env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, "check": False}
+    from lockstep.servers import read_servers
+
+    environment = {**read_servers().proxies.environment(), "DEBIAN_FRONTEND": "noninteractive"}
+    quiet = {"env": environment, "check": False}
     subprocess.run(["apt-get", "update", "-qq"], **quiet)  # type: ignore[call-overload]
     subprocess.run(["apt-get", "install", "-y", "-qq", *missing], **quiet)  # type: ignore[call-overload]

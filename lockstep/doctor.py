@@ -91,13 +91,16 @@ def _registry(project: Project) -> Check:
 
 def _channels(spec: Spec, project: Project) -> Check:
     from lockstep.servers import read_servers
-    from lockstep.solve.channels import channels_of, first_answering, unreachable
+    from lockstep.solve.channels import channels_of, first_answering, is_public, unreachable
 
     servers = read_servers(spec, project.settings.channel_mirrors)
     channels = channels_of(spec, servers)
     silent = [channel for channel in channels if first_answering(channel, servers) is None]
     if not silent:
         return Check("channels", True, ", ".join(channel.public for channel in channels))
+    if silent != list(channels) or not all(map(is_public, channels)):
+        remedy = "correct its name, or set a mirror for it (channel_mirrors in invoke.yaml)"
+        return Check("channels", False, f"No server answers for {unreachable(silent)}: {remedy}.")
     return _bootstrapped(
         "channels", f"No server answers for {unreachable(silent)}.", "Python is taken from the Debian archive"
     )

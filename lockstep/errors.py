@@ -21,19 +21,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lockstep.redaction import redact
+
 
 class LockstepError(Exception):
     """An expected failure: what was expected, what was found, and the remedy.
 
-    `remedy` is the command or the change that mends it; `str()` ends with it.
+    `remedy` is the command or the change that mends it; `str()` ends with it. Neither shows a credential.
     """
 
     exit_code = 2
 
     def __init__(self, message: str, remedy: str = "") -> None:
-        self.message = message
-        self.remedy = remedy
-        super().__init__(message, remedy)
+        self.message = redact(message)
+        self.remedy = redact(remedy)
+        super().__init__(self.message, self.remedy)
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.remedy}" if self.remedy else self.message

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,7 +64,7 @@ class _Clock:
 def spec_of(project: Project) -> Spec:
     """Read the spec that the project's settings name."""
     settings = project.settings
-    return read_spec(
+    spec = read_spec(
         settings.environment_path,
         dockerfile=settings.root / settings.dockerfile,
         base=settings.base,
@@ -72,6 +72,7 @@ def spec_of(project: Project) -> Spec:
         virtual_packages=settings.virtual_packages,
         exclude_newer=settings.exclude_newer or None,
     )
+    return replace(spec, index_strategy=settings.index_strategy)
 
 
 def lock(
@@ -135,7 +136,7 @@ def build(project: Project, *, locked: bool = False) -> Built:
 def _build(project: Project, *, locked: bool) -> Built:
     from lockstep.base import base_image
     from lockstep.engine import connect
-    from lockstep.layers.assemble import assemble, assembled, assembled_so_far
+    from lockstep.layers.assemble import assemble, assembled, assembled_so_far, checked
 
     clock, store = _Clock(), Store(project.home)
     home, progress, install = project.home, project.progress, project.install
@@ -159,7 +160,7 @@ def _build(project: Project, *, locked: bool) -> Built:
         with engine.head_start(store, so_far) as begun:
             with clock.stage("assemble"):
                 layers = assemble(made.lock, packages, home, progress)
-            with clock.stage("deliver"):
+            with clock.stage("deliver"), checked(made.lock, home):
                 image = compose(system.image, layers, made.lock)
                 store.save_image(image)
                 delivery = engine.deliver(image, store, project.settings.reference, progress, begun)

@@ -98,6 +98,7 @@ class _Written(_Section):
     platform: str = "linux-64"
     virtual_packages: dict[str, str] = Field(default_factory=dict)
     exclude_newer: str = ""
+    index_strategy: Literal["best-match", "first-index"] = "best-match"
     channel_mirrors: dict[str, str] = Field(default_factory=dict)
     job: JobSettings = JobSettings()
     azure: AzureSettings = AzureSettings()

@@ -2,7 +2,7 @@
 
 The container sees the source at /job/source (its working directory, read-only), each input at
 /job/inputs/<name> (read-only) and writes to /job/source/outputs, which is runs/<id>/outputs here. It
-runs as the person who called, so that they own what it leaves.
+runs as the person who called, or as nobody where that is root; in the end the person owns what it leaves.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from lockstep.datasets.fingerprint import fingerprint
-from lockstep.engine import ContainerRun, Engine, ExitStatus, Mount
+from lockstep.engine import ContainerRun, Engine, ExitStatus, Mount, job_user, unreadable
 from lockstep.errors import JobError, LockstepError
 from lockstep.home import Home, disk_full_in_words
+from lockstep.root import Root
 from lockstep.runs.job import OUTPUTS, Job, check_source
-from lockstep.runs.run import RunRecord, new_run, now, with_outputs, write_record
+from lockstep.runs.run import LOG, RunRecord, new_run, now, with_outputs, write_record
+from lockstep.runs.run_log import RunLog
 from lockstep.runs.snapshot import take_snapshot
 
 SOURCE = "/job/source"
@@ -53,8 +55,21 @@ def train_local(
     engine_image = engine_image or image_id
     if engine.image_id(engine_image) is None:
         raise JobError(f"The engine has no image {image_id}.", "Run `./invoke build`.")
-    with disk_full_in_words(_existing(runs)), new_run(runs) as (name, folder), _stoppable():
-        caller = _caller()
+    caller = _caller()
+    user = job_user(caller, rootless=engine.info().rootless)
+    if user[0] and user != caller:
+        _check_readable(inputs, user)
+    with (
+        disk_full_in_words(_existing(runs)),
+        new_run(runs) as (name, folder),
+        contextlib.closing(RunLog(Root(folder), LOG)) as log,
+        _stoppable(),
+    ):
+
+        def show(line: bytes) -> None:
+            log.line(line)
+            on_line(line)
+
         _give(caller, runs, folder)
         record = RunRecord(
             id=name,
@@ -78,10 +93,13 @@ def train_local(
             with contextlib.suppress(FileExistsError):
                 (folder / "source" / OUTPUTS).mkdir()  # the root is read-only: a mount needs its folder
             (folder / OUTPUTS).mkdir()
-            _give(caller, folder / OUTPUTS)
+            Root(folder).give(*user, below="source")
+            Root(folder).give(*user, below=OUTPUTS)
             reader = threading.Thread(target=_fingerprints, args=(inputs, home, data), daemon=True)
             reader.start()  # which data it is gets found out while the training goes
-            status = _run(job, engine_image, engine, folder, inputs, on_line)
+            status = _run(job, engine_image, engine, folder, inputs, user, show)
+            if log.broken:
+                raise log.broken
             reader.join()
             record = record.changed(
                 status="failed" if status.code else "completed",
@@ -98,9 +116,11 @@ def train_local(
             record = record.changed(status="failed", reason=told)
             raise
         finally:
-            record = with_outputs(record.changed(ended=now(), data=dict(data)), folder / OUTPUTS)
+            record, left_out = with_outputs(record.changed(ended=now(), data=dict(data)), folder)
+            for line in left_out.lines("the record"):
+                show(line.encode())
             write_record(record, folder)
-            _give(caller, *folder.rglob("*"))
+            _give(caller, runs, folder)
         return record
 
 
@@ -121,11 +141,12 @@ def shell_container(
 ) -> ContainerRun:
     """Return a container to look around in: what a run of `job` has, where a run has it.
 
-    It differs in that the source is the folder itself, writable, and that there is a network. `root` is
-    the folder that the Job's paths are relative to.
+    It differs in that it runs as the person, the source is the folder itself, writable, and there is a
+    network. `root` is the folder that the Job's paths are relative to.
     """
     inputs = {name: _input_folder(name, root / folder) for name, folder in job.inputs}
-    run = _container(job, image, engine, (Mount(root / job.source, SOURCE),), inputs)
+    user = (0, 0) if engine.info().rootless else _caller()  # whoever types here is the person
+    run = _container(job, image, user, (Mount(root / job.source, SOURCE),), inputs)
     return dataclasses.replace(run, command=command, network="bridge")
 
 
@@ -142,31 +163,22 @@ def _run(
     engine: Engine,
     folder: Path,
     inputs: Mapping[str, Path],
+    user: tuple[int, int],
     on_line: Callable[[bytes], None],
 ) -> ExitStatus:
     mounts = (
         Mount(folder / "source", SOURCE, read_only=True),
         Mount(folder / OUTPUTS, f"{SOURCE}/{OUTPUTS}"),
     )
-    container = _container(job, image, engine, mounts, inputs)
-    with (folder / "log.txt").open("wb") as log:
-
-        def keep(line: bytes) -> None:
-            log.write(line + b"\n")
-            log.flush()
-            on_line(line)
-
-        return engine.run(container, keep)
+    container = _container(job, image, user, mounts, inputs)
+    return engine.run(container, on_line)
 
 
 def _container(
-    job: Job, image: str, engine: Engine, mounts: tuple[Mount, ...], inputs: Mapping[str, Path]
+    job: Job, image: str, user: tuple[int, int], mounts: tuple[Mount, ...], inputs: Mapping[str, Path]
 ) -> ContainerRun:
     """Return the container of a run of `job`; `mounts` are its source and where its outputs go."""
     targets = {name: f"{INPUTS}/{name}" for name in inputs}
-    uid, gid = (
-        (0, 0) if engine.info().rootless else _caller()
-    )  # a rootless engine's root is the person itself
     # torch warns for each connection that a container without a network has no host name to look up
     quiet = {"TORCH_CPP_LOG_LEVEL": "ERROR"} if job.world_size > 1 else {}
     return ContainerRun(
@@ -174,7 +186,7 @@ def _container(
         command=command_line(job, targets),
         environment={"PYTHONUNBUFFERED": "1", **quiet, **job.variables},
         mounts=(*mounts, *(Mount(path, targets[name], read_only=True) for name, path in inputs.items())),
-        user=f"{uid}:{gid}",
+        user=f"{user[0]}:{user[1]}",
         working_dir=SOURCE,
         shm_size=job.shm_bytes,
         gpus=True,
@@ -191,6 +203,17 @@ def _input_folder(name: str, folder: Path) -> Path:
     return folder.resolve()
 
 
+def _check_readable(inputs: Mapping[str, Path], user: tuple[int, int]) -> None:
+    """Raise JobError if root's job can't read an input."""
+    for name, folder in inputs.items():
+        if path := unreadable(folder, user):
+            raise JobError(
+                f"The job can't read its input {name}: {path} is closed to others, and a job of root's doesn't run "
+                "as root.",
+                f"`chmod -R a+rX {folder}` opens it.",
+            )
+
+
 def _caller() -> tuple[int, int]:
     """Return uid and gid of the person who called, whom sudo names."""
     if os.geteuid() == 0 and os.environ.get("SUDO_UID", "").isdecimal():
@@ -198,11 +221,11 @@ def _caller() -> tuple[int, int]:
     return os.getuid(), os.getgid()
 
 
-def _give(owner: tuple[int, int], *paths: Path) -> None:
-    """Make paths those of the person who called sudo."""
+def _give(owner: tuple[int, int], runs: Path, folder: Path) -> None:
+    """Make a run's folder with all in it the caller's, and `runs` too where that is the person whom sudo names."""
     if os.geteuid() == 0 and owner[0] != 0:
-        for path in paths:
-            os.chown(path, *owner, follow_symlinks=False)
+        os.chown(runs, *owner, follow_symlinks=False)
+    Root(folder).give(*owner)
 
 
 def _existing(path: Path) -> Path:

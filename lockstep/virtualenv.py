@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import filecmp
-import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from lockstep.errors import FetchError
 from lockstep.progress import Progress
 from lockstep.servers import read_servers
+from lockstep.servers.certificates import CERTIFICATE_REMEDY
 
 
 def provide(folder: Path, lock: Path, progress: Progress, *, exactly: bool = True) -> Path:
@@ -36,13 +37,20 @@ def provide(folder: Path, lock: Path, progress: Progress, *, exactly: bool = Tru
 def _uv(*arguments: str) -> None:
     import uv
 
-    index = read_servers().pip.index_url  # pip's setting, which uv doesn't read
-    environment = {**os.environ, **({"UV_DEFAULT_INDEX": index} if index else {})}
-    done = subprocess.run(
-        [uv.find_uv_bin(), *arguments], cwd="/", env=environment, capture_output=True, text=True, check=False
-    )
+    with tempfile.TemporaryDirectory(prefix="lockstep-") as folder:
+        environment = read_servers().environment(Path(folder))  # pip's settings, which uv doesn't read
+        done = subprocess.run(
+            [uv.find_uv_bin(), *arguments],
+            cwd="/",
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if done.returncode:
         raise FetchError(
             f"uv couldn't make a virtual environment:\n{done.stderr.strip()}",
-            "Mend what it says, then run the same command again; `./invoke doctor` shows what is reachable.",
+            f"{CERTIFICATE_REMEDY} Then run the same command again."
+            if "certificate" in done.stderr.lower()
+            else "Run the same command again when that is settled; `./invoke doctor` shows what is reachable.",
         )

@@ -53,6 +53,8 @@ class File:
     """A tar type, for what no package should hold."""
     unlisted: bool = False
     """Leave it out of RECORD or paths.json."""
+    stated: bytes | None = None
+    """What RECORD or paths.json says that it holds, where that is a lie."""
 
 
 Content = bytes | str | File
@@ -92,8 +94,9 @@ def wheel(
     writer = csv.writer(rows, lineterminator="\n")
     for path, file in content.items():
         if not file.unlisted:
-            digest = base64.urlsafe_b64encode(hashlib.sha256(file.data).digest()).rstrip(b"=").decode()
-            writer.writerow((path, f"sha256={digest}", len(file.data)))
+            said = file.data if file.stated is None else file.stated
+            digest = base64.urlsafe_b64encode(hashlib.sha256(said).digest()).rstrip(b"=").decode()
+            writer.writerow((path, f"sha256={digest}", len(said)))
     writer.writerow((f"{info}/RECORD", "", ""))
     content.setdefault(f"{info}/RECORD", _file(rows.getvalue()))
     out = io.BytesIO()
@@ -118,9 +121,13 @@ def conda(
     entry_points: Sequence[str] = (),
     depends: Sequence[str] = (),
     index: Mapping[str, object] = {},
+    listed: Sequence[Mapping[str, object]] = (),
     suffix: str = ".tar.bz2",
 ) -> Made:
-    """Make a conda package; files that hold PLACEHOLDER are listed as holding the prefix."""
+    """Make a conda package; files that hold PLACEHOLDER are listed as holding the prefix.
+
+    `listed` are more entries of paths.json.
+    """
     content = {path: _file(data) for path, data in files.items()}
     paths = [_path_entry(path, file, content) for path, file in sorted(content.items()) if not file.unlisted]
     subdir = "noarch" if noarch else "linux-64"
@@ -135,7 +142,7 @@ def conda(
             **({"noarch": "python"} if noarch else {"arch": "x86_64", "platform": "linux"}),
             **index,
         },
-        "paths.json": {"paths_version": 1, "paths": paths},
+        "paths.json": {"paths_version": 1, "paths": [*paths, *listed]},
     }
     if noarch:
         info["link.json"] = {
@@ -160,11 +167,12 @@ def _path_entry(path: str, file: File, content: Mapping[str, File]) -> dict[str,
             "size_in_bytes": 0,
         }
     data = content[file.hardlink].data if file.hardlink else file.data
+    said = data if file.stated is None else file.stated
     entry: dict[str, object] = {
         "_path": path,
         "path_type": "hardlink",
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "size_in_bytes": len(data),
+        "sha256": hashlib.sha256(said).hexdigest(),
+        "size_in_bytes": len(said),
     }
     if PLACEHOLDER.encode() in data:
         entry |= {"prefix_placeholder": PLACEHOLDER, "file_mode": "binary" if b"\0" in data else "text"}
@@ -207,6 +215,39 @@ def _dot_conda(name: str, version: str, info: Mapping[str, File], content: Mappi
         for path, data in parts.items():
             archive.writestr(zipfile.ZipInfo(path), data)
     return out.getvalue()
+
+
+def members(made: Made) -> dict[str, bytes]:
+    """Return the members of a .conda archive."""
+    with zipfile.ZipFile(io.BytesIO(made.data)) as archive:
+        return {x.filename: archive.read(x) for x in archive.infolist()}
+
+
+def with_members(made: Made, parts: Mapping[str, bytes], *, extra: bytes = b"", before: bytes = b"") -> Made:
+    """Return a .conda package of other members.
+
+    `extra` is an extra field of each in the zip's directory, `before` what the file begins with.
+    """
+    out = io.BytesIO(before)
+    out.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(out, "a") as archive:
+        for path, data in parts.items():
+            archive.writestr(zipfile.ZipInfo(path), data)
+        for item in archive.infolist():
+            item.extra = extra
+    data = out.getvalue()
+    url = made.locked.url
+    return Made(_locked(made.locked.name, made.locked.version, "conda", url, data, build="0"), data)
+
+
+def zstd_tar(files: Mapping[str, File], *, end: bool = True) -> bytes:
+    """Return a compressed tar; without its `end`, what another frame holds goes on with it."""
+    import zstandard
+
+    data = _tar(files)
+    return zstandard.compress(
+        data if end else data[: sum(512 + -(-len(x.data) // 512) * 512 for x in files.values())]
+    )
 
 
 def _locked(

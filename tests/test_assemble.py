@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ from lockstep.errors import DiskFullError, FetchError, PackageError
 from lockstep.home import Home
 from lockstep.image.layer import Layer
 from lockstep.image.store import Store
-from lockstep.layers.assemble import assemble, assembled
+from lockstep.layers.assemble import assemble, assembled, checked
 from lockstep.lock import Lock, dump_lock
 from lockstep.progress import Progress, Task
 from tests.packages import PYTHON, File, Made, conda, lock_of, put, python_package, unpack, wheel
@@ -225,6 +227,99 @@ def test_different_content_for_one_path_is_refused(one: Made, two: Made, path: s
     assert f"{one.locked.name} {one.locked.version}" in text
     assert f"{two.locked.name} {two.locked.version}" in text
     assert assembled(lock_of(PYTHON_ONLY, one, two), home) is None
+
+
+STDLIB = f"lib/python{PYTHON}"
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "words"),
+    [
+        (
+            conda("python", f"{PYTHON}.0", {f"{STDLIB}/_json.so": b"right"}),
+            wheel("evil", files={f"evil-1.0.data/data/{STDLIB}/_json.so": File(b"wrong", stated=b"right")}),
+            "wheel evil.* states sha256 .*_json.so",
+        ),
+        (
+            conda("python", f"{PYTHON}.0", {"lib/libx.so": b"right"}),
+            conda("evil", files={"lib/libx.so": File(b"wrong", stated=b"right")}),
+            "package evil.* states sha256 .* for 'lib/libx.so'",
+        ),
+        (
+            conda("python", f"{PYTHON}.0", {"lib/libx.so": BIG}),
+            conda("evil", files={"lib/libx.so": File(BIG[::-1], stated=BIG)}),
+            "both write /opt/env/lib/libx.so",
+        ),
+        (
+            conda("python", f"{PYTHON}.0", {"lib/libx.so": b"right"}),
+            conda("evil", files={"lib/libx.so": File(link=hashlib.sha256(b"right").hexdigest())}),
+            "both write /opt/env/lib/libx.so",
+        ),
+        (
+            conda("python", f"{PYTHON}.0", {"lib/x": b"right"}),
+            conda("evil", files={"lib": File(link="folder")}),
+            "both write /opt/env/lib,",
+        ),
+    ],
+    ids=["wheel-lies", "conda-lies", "large-file-lies", "link-to-a-hash", "link-to-folder"],
+)
+def test_collisions_are_decided_by_bytes(one: Made, two: Made, words: str, home: Home) -> None:
+    """What a package states of itself, or how it names a link's target, lets it write over nobody's file."""
+    with pytest.raises(PackageError, match=words):
+        made(home, one, two)
+
+
+@pytest.mark.parametrize("make", [wheel, conda])
+def test_a_large_file_is_hashed_once_and_meanwhile(make: Callable[..., Made], home: Home) -> None:
+    """A lie about a file that isn't hashed while it is written ends the build; the truth is read once."""
+    lying, honest = make("lies", files={"big.bin": File(BIG, stated=BIG[::-1])}), wheel("w", files={"b": BIG})
+    made(home, PYTHON_ONLY, lying, honest)
+    for _ in range(2):
+        with (
+            pytest.raises(PackageError, match=r"lies-1\.0.* states sha256 .*big\.bin"),
+            checked(lock_of(PYTHON_ONLY, lying, honest), home),
+        ):
+            pass
+    with checked(lock_of(PYTHON_ONLY, honest), home):
+        pass
+    for blob in (home.layers / "sha256").iterdir():
+        blob.write_bytes(b"nobody reads it again")
+    with checked(lock_of(PYTHON_ONLY, honest), home):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("two", "words"),
+    [
+        (
+            conda("evil", files={f"{SITE}/one-9.dist-info/METADATA": "x"}),
+            "both write metadata of one",
+        ),
+        (
+            conda("evil", files={f"{SITE}/one-1.0.dist-info/entry_points.txt": "[x]\ny = z:w\n"}),
+            "both write metadata of one",
+        ),
+        (
+            conda("evil", files={f"{SITE}/one/tests/__pycache__/t.cpython-311.pyc": b"evil"}),
+            r"first writes /.*t\.cpython-311\.pyc, bytecode of the second",
+        ),
+    ],
+)
+def test_what_belongs_to_another_package_is_refused(two: Made, words: str, home: Home) -> None:
+    """Metadata and bytecode of another package can't be written even where that package has no such file."""
+    one = wheel("one", files={"one/tests/t.py": "x = 1\n"})
+    with pytest.raises(PackageError, match=words) as caught:
+        made(home, PYTHON_ONLY, one, two)
+    assert "one 1.0" in str(caught.value)
+    assert "evil 1.0" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [".wh.python", "d/.wh..wh..opq", ".wh.d/x"])
+def test_a_whiteout_names_its_package(name: str, home: Home) -> None:
+    """Wheels and conda packages can't delete what lies in the layers below theirs."""
+    for evil in (wheel("evil", files={name: "", "big.bin": BIG}), conda("evil", files={name: ""})):
+        with pytest.raises(PackageError, match=rf"evil-1\.0.* holds .*{re.escape(name)}"):
+            made(home, PYTHON_ONLY, evil)
 
 
 def test_the_same_content_twice_is_fine(home: Home, tmp_path: Path) -> None:

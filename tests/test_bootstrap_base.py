@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ import pytest
 
 from lockstep.bootstrap import BootstrapBase, bootstrap_base
 from lockstep.bootstrap.rootfs import write_layout
-from lockstep.errors import IntegrityError, LockstepError
+from lockstep.errors import IntegrityError, LockstepError, PackageError
 from lockstep.home import Home
 from lockstep.lock.locked import Bootstrap
 from lockstep.progress import SILENT
@@ -106,10 +107,28 @@ class TestLayout:
         assert layer.getmember("usr/bin/su").mode == 0o4755
         shadow = layer.getmember("etc/shadow")
         assert (shadow.mode, shadow.gid, shadow.gname) == (0o640, 42, "")
-        assert layer.getmember("usr/bin/perl5").linkname == "usr/bin/su"
         assert layer.getmember("bin").linkname == "usr/bin"
         ping = layer.getmember("usr/bin/ping")
         assert ping.pax_headers["SCHILY.xattr.security.capability"] == "cap"
+
+    def test_a_hard_link_comes_after_what_it_links_to(self, layer: tarfile.TarFile) -> None:
+        """Sorted by path, the first of the names of a file holds it, with its mode, and the others link to it."""
+        first, second = layer.getmember("usr/bin/perl5"), layer.getmember("usr/bin/su")
+        assert (first.isreg(), first.mode, second.linkname) == (True, 0o4755, "usr/bin/perl5")
+        assert layer.extractfile(first).read() == b"./usr/bin/su"
+
+    @pytest.mark.parametrize("name", ["usr/bin/.wh.su", "etc/.wh..wh..opq", ".wh.etc/x"])
+    def test_whiteouts_are_refused(self, name: str, tmp_path: Path) -> None:
+        """A Debian package that would delete files of other layers is named."""
+        lists = [entry(f"var/lib/dpkg/info/{x}.list") for x in ("good", "evil")]
+        path = tmp_path / "rootfs.tar"
+        with tarfile.open(path, "w") as tar:
+            for member, data in zip(lists, (b"/usr/bin/su\n", f"/usr\n/{name}\n".encode()), strict=True):
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+            tar.addfile(entry(name))
+        with pytest.raises(PackageError, match=rf"The Debian package evil holds '{re.escape(name)}'"):
+            write_layout(path, tmp_path / "layout", RECORD)
 
     def test_what_a_machine_leaves_behind_goes(self, layer: tarfile.TarFile) -> None:
         """Logs, caches, names of the machine, devices and backups aren't in it; folders are."""

@@ -15,7 +15,7 @@ from types import CodeType
 import pytest
 
 from lockstep.errors import PackageError
-from lockstep.layers.bytecode import Compiler, is_made_from, sources
+from lockstep.layers.bytecode import Compiler, source_of, sources
 from lockstep.layers.package import Item, Python
 from tests.packages import PYTHON
 
@@ -109,6 +109,28 @@ def test_what_does_not_compile_is_left_out(text: str | bytes, compiler: Compiler
     assert [x.path.rpartition("/")[2].split(".")[0] for x in made] == ["good"]
 
 
+DEEP = "x = " + "-" * 7000 + "1\n"
+"""More than the parser of any Python takes; up to 3.11 it says MemoryError."""
+
+
+def test_what_is_nested_too_deeply_is_left_out(compiler: Compiler, tmp_path: Path) -> None:
+    """Such a file never compiles, on no machine, so it is no reason not to install a package either."""
+    made = compiler.compile([item("deep.py", DEEP), item("good.py", "x = 1\n")], tmp_path / "spool")
+    assert [x.path.rpartition("/")[2].split(".")[0] for x in made] == ["good"]
+
+
+def test_want_of_memory_leaves_nothing_out(tmp_path: Path) -> None:
+    """A file that another machine would compile ends the build, in words: its image would be another one."""
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\nulimit -v 300000\nexec {sys.executable} "$@"\n')
+    program.chmod(0o755)
+    compiler = Compiler(lambda: program, 1)
+    big = "".join(f"x{n} = [{n}, 'a{n}', {{'b{n}': {n}.5}}]\n" for n in range(120_000))
+    with pytest.raises(PackageError, match=rf"{SITE}/big\.py: MemoryError(.|\n)*ulimit"):
+        compiler.compile([item("a.py", "x = 1\n"), item("big.py", big)], tmp_path / "spool")
+    compiler.close()
+
+
 def test_sources_are_those_that_are_imported() -> None:
     """Python files of the library and of site-packages count, sorted; scripts, links and data don't."""
     python = Python(PYTHON, "")
@@ -129,11 +151,10 @@ def test_a_monstrous_source_is_left_alone() -> None:
 
 
 def test_bytecode_is_told_from_its_source() -> None:
-    """Only what lies in __pycache__ of a source is made from it."""
-    there = {"a/m.py"}
-    assert is_made_from("a/__pycache__/m.cpython-311.opt-2.pyc", there)
-    assert not is_made_from("a/__pycache__/n.cpython-311.pyc", there)
-    assert not is_made_from("a/m.pyc", there)
+    """Only what lies in __pycache__ has a source elsewhere."""
+    assert source_of("a/__pycache__/m.cpython-311.opt-2.pyc") == "a/m.py"
+    assert source_of("a/m.pyc") is None
+    assert source_of("a/__pycache__/m.py") is None
 
 
 @pytest.mark.parametrize("text", ["#!/bin/false\n", "no program"])

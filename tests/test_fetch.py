@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import hashlib
 import random
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -18,7 +22,8 @@ from lockstep.errors import DiskFullError, FetchError, IntegrityError
 from lockstep.fetch import fetch, fetch_url
 from lockstep.home import Home
 from lockstep.lock.locked import LockedPackage
-from lockstep.servers import Servers
+from lockstep.progress import Progress, Task
+from lockstep.servers import Servers, transfers
 from lockstep.servers.pip_settings import PipSettings
 from tests.loopback import Fault, Loopback, Request
 
@@ -42,8 +47,6 @@ def home(tmp_path: Path) -> Home:
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits between tries last a hundredth."""
-    import threading
-
     wait = threading.Event.wait
     monkeypatch.setattr(
         threading.Event, "wait", lambda self, timeout=None: wait(self, timeout and timeout / 100)
@@ -130,8 +133,6 @@ def test_a_passing_fault_is_retried(server: Loopback, home: Home, fault: Fault) 
 
 def test_retry_after_is_honoured(server: Loopback, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server says how long to wait, and so long it is."""
-    import threading
-
     waits: list[float | None] = []
     monkeypatch.setattr(threading.Event, "wait", lambda self, timeout=None: waits.append(timeout) or False)
     server.faults["/one-1-py3-none-any.whl"] = deque([Fault(status=429, headers=(("retry-after", "7"),))])
@@ -234,6 +235,164 @@ def test_credentials_of_netrc(
     assert home.package(SHA256).read_bytes() == DATA
 
 
+def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Make a person's netrc."""
+    (tmp_path / "netrc").write_text(text)
+    (tmp_path / "netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+
+def test_netrc_is_for_its_host_and_port_alone(
+    server: Loopback, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry of another port isn't sent, nor is the one for any host; the port's own comes before the host's."""
+    port = server.url.rpartition(":")[2]
+    for text in ("machine 127.0.0.1:9 login me password secret\n", "default login me password secret\n"):
+        netrc(tmp_path, monkeypatch, text)
+        assert Servers().credentials(server.url) is None
+    text = f"machine 127.0.0.1 login other password one\nmachine 127.0.0.1:{port} login me password secret\n"
+    netrc(tmp_path, monkeypatch, text)
+    server.login = ("me", "secret")
+    fetch([package(server)], home, servers=Servers())
+    assert home.package(SHA256).read_bytes() == DATA
+
+
+def test_a_setting_is_for_its_origin_alone(server: Loopback) -> None:
+    """Credentials of an index go to its scheme, host and port: neither a neighbour's port nor plain HTTP."""
+    index = PipSettings(index_url="https://me:secret@packages.example/simple")
+    servers = Servers(pip=index)
+    assert servers.credentials("https://packages.example:443/files/x.whl") == ("me", "secret")
+    for url in ("http://packages.example/x.whl", "https://packages.example:8443/x", "https://example/x"):
+        assert servers.credentials(url) is None
+
+
+def test_a_keyring_is_asked(
+    server: Loopback, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With pip's or uv's keyring setting, our own requests get what `keyring get` gives; it is asked once."""
+    program = tmp_path / "bin" / "keyring"
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\n'
+        f'case "$*" in "get {server.url}/simple me") echo pass/word;; *) exit 1;; esac\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    server.login = ("me", "pass/word")
+    other = random.Random(2).randbytes(1000)
+    server.files["/two-1-py3-none-any.whl"] = other
+    settings = PipSettings(index_url=server.url.replace("://", "://me@") + "/simple", keyring=True)
+    packages = [package(server), package(server, other, "/two-1-py3-none-any.whl")]
+    fetch(packages, home, servers=Servers(pip=settings))
+    assert home.package(SHA256).read_bytes() == DATA
+    assert (tmp_path / "asked").read_text().splitlines().count(f"get {server.url}/simple me") == 1
+
+
+class Said(Progress):
+    """Keeps what was said and how far the bar went."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.done = self.most = 0
+        self.lock = threading.Lock()
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    @contextlib.contextmanager
+    def task(self, text: str, total: int | None = None, *, unit: str = "bytes") -> Iterator[Task]:
+        said = self
+
+        class Counter(Task):
+            def advance(self, amount: int = 1) -> None:
+                with said.lock:
+                    said.done += amount
+                    said.most = max(said.most, said.done)
+
+        yield Counter()
+
+
+def encoded(data: bytes, **more: object) -> Fault:
+    """Return an answer that is compressed although it wasn't asked to be."""
+    headers = (("content-encoding", "gzip"),)
+    return Fault(body=gzip.compress(data, mtime=0), headers=headers, ranges=False, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("data", [DATA, bytes(300_000)], ids=["larger encoded", "smaller encoded"])
+@pytest.mark.parametrize("chunked", [True, False], ids=["without a length", "with a length"])
+def test_a_wheel_that_is_encoded_on_the_way(server: Loopback, home: Home, data: bytes, chunked: bool) -> None:
+    """A server that compresses what it sends is understood on the second try, and the bar stays below 100%."""
+    server.files["/one-1-py3-none-any.whl"] = data
+    server.faults["/one-1-py3-none-any.whl"] = deque([encoded(data, chunked_end=chunked)] * 2)
+    said = Said()
+    fetch([package(server, data)], home, said, servers=Servers())
+    assert home.package(hashlib.sha256(data).hexdigest()).read_bytes() == data
+    assert len(server.requests) == 2
+    assert (said.done, said.most) == (len(data), len(data))
+
+
+def test_an_archive_that_is_called_encoded(server: Loopback, home: Home) -> None:
+    """A .tar.gz that a server labels as gzip-encoded is taken as it is: the lock's hash is of those bytes."""
+    data = gzip.compress(DATA, mtime=0)
+    server.files["/one.tar.gz"] = data
+    server.faults["/one.tar.gz"] = deque([encoded(DATA)])
+    fetch([package(server, data, "/one.tar.gz")], home, servers=Servers())
+    assert home.package(hashlib.sha256(data).hexdigest()).read_bytes() == data
+    assert len(server.requests) == 1
+
+
+def test_too_many_bytes_are_said_as_too_many(server: Loopback, home: Home) -> None:
+    """An answer of no stated length that is too long is no broken line: two tries, and the right words."""
+    more = Fault(body=DATA + bytes(200_000), chunked_end=True)
+    server.faults["/one-1-py3-none-any.whl"] = deque([more] * 9)
+    said = Said()
+    with pytest.raises(IntegrityError, match=r"300,000 bytes.*more than that"):
+        fetch([package(server)], home, said, servers=Servers())
+    assert len(server.requests) == 2
+    assert said.done == 0
+    assert said.most <= len(DATA)
+
+
+def test_a_server_that_starts_over_doesnt_count_twice(server: Loopback, home: Home) -> None:
+    """The bar goes back when a server can't continue."""
+    part(home, DATA[:100_000])
+    server.faults["/one-1-py3-none-any.whl"] = deque([Fault(ranges=False)])
+    said = Said()
+    fetch([package(server)], home, said, servers=Servers())
+    assert (said.done, said.most) == (len(DATA), len(DATA))
+
+
+def test_further_tries_are_said(server: Loopback, home: Home) -> None:
+    """Each further try says why, which one it is and how many there will be."""
+    server.faults["/one-1-py3-none-any.whl"] = deque([Fault(status=503)] * 2)
+    said = Said()
+    fetch([package(server)], home, said, servers=Servers())
+    assert [re.search(r"503: trying again in .* s \(try (\d) of 5\)", line)[1] for line in said.lines] == [  # type: ignore[index]
+        "2",
+        "3",
+    ]
+
+
+def test_silence_is_said(server: Loopback, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes the request and sends nothing is named, with how long and what then."""
+    monkeypatch.setattr(transfers, "SILENCE", 0.2)
+    server.before = lambda request: time.sleep(1.0)
+    said = Said()
+    fetch([package(server)], home, said, servers=Servers())
+    waited = [line for line in said.lines if line.startswith("Waiting for 127.0.0.1: nothing came for")]
+    assert 1 <= len(waited) <= 3
+    assert "after 60 s it is tried again" in waited[0]
+
+
+def test_a_circle_of_redirects_has_a_remedy(server: Loopback, home: Home) -> None:
+    """A mirror or a sign-in page that sends round in a circle is said with what to correct."""
+    target = (("location", f"{server.url}/one-1-py3-none-any.whl"),)
+    server.faults["/one-1-py3-none-any.whl"] = deque([Fault(status=302, headers=target)] * 50)
+    with pytest.raises(FetchError, match="circle") as refused:
+        fetch([package(server)], home, servers=Servers())
+    assert "Correct the index" in refused.value.remedy
+
+
 def test_mirrors_come_first(server: Loopback, home: Home) -> None:
     """A mirror is asked first; one that fails or lies is passed over."""
     public = LockedPackage("one", "1", "conda", "https://channels.test/c/noarch/one.conda", SHA256, len(DATA))
@@ -288,7 +447,8 @@ from pathlib import Path
 from lockstep.fetch import fetch
 from lockstep.home import Home
 from lockstep.lock.locked import LockedPackage
-from lockstep.servers import Servers
+from lockstep.progress import Progress, Task
+from lockstep.servers import Servers, transfers
 url, sha256, size, home = sys.argv[1:]
 fetch([LockedPackage("one", "1", "pip", url, sha256, int(size))], Home(Path(home)), servers=Servers())
 """

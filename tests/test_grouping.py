@@ -63,7 +63,7 @@ def test_nothing_gives_no_layer() -> None:
 def written(path: Path, *files: tuple[str, bytes]) -> tuple[Path, Places]:
     """Write a layer of some files."""
     with path.open("wb") as file:
-        writer = LayerWriter(file)
+        writer = LayerWriter(file, "A package")
         for name, data in files:
             writer.add(Entry(name, len(data)), (data,))
         writer.close()

@@ -15,7 +15,7 @@ from lockstep.image.layer import EPOCH, Entry, LayerWriter
 def written(*entries: tuple[Entry, bytes]) -> tuple[bytes, str]:
     """Return a layer's bytes and its diff ID."""
     out = io.BytesIO()
-    writer = LayerWriter(out)
+    writer = LayerWriter(out, "A package")
     for entry, data in entries:
         writer.add(entry, (data,))
     return out.getvalue(), writer.close()
@@ -49,7 +49,7 @@ def test_owner_mode_and_time_are_fixed() -> None:
 def test_diff_id_is_the_hash_of_the_whole_tar() -> None:
     """The digest is that of the bytes, end blocks included, and the tar is a multiple of 512 bytes."""
     out = io.BytesIO()
-    writer = LayerWriter(out)
+    writer = LayerWriter(out, "A package")
     writer.add(Entry("a", 3), (b"1", b"23"))
     diff_id = writer.close()
     assert diff_id == "sha256:" + hashlib.sha256(out.getvalue()).hexdigest()
@@ -73,13 +73,34 @@ def test_a_file_beyond_ustars_limit_is_told_whole() -> None:
 @pytest.mark.parametrize("data", [b"12", b"1234"])
 def test_content_of_another_size_is_refused(data: bytes) -> None:
     """More or fewer bytes than announced would shift every later header: an error."""
-    with pytest.raises(PackageError, match="than its package says"):
+    with pytest.raises(PackageError, match=r"A package holds .* than it says"):
         written((Entry("a", 3), data))
+
+
+@pytest.mark.parametrize("path", [".wh.a", "d/.wh..wh..opq", "d/.wh.d/x", "a/.wh.", "d/.wh.\n"])
+def test_whiteouts_are_refused(path: str) -> None:
+    """A name that makes engines delete what lower layers hold is in no layer, whatever it comes from."""
+    with pytest.raises(PackageError, match=r"The wheel w holds .*\.wh\..* delete"):
+        LayerWriter(io.BytesIO(), "The wheel w").add(Entry(path))
+    with pytest.raises(PackageError, match="delete"):
+        LayerWriter(io.BytesIO(), "A package").copy(path, ())
+
+
+def test_names_that_only_look_like_whiteouts_are_kept() -> None:
+    """Only a name that begins so is one."""
+    data, _ = written((Entry("a.wh.b"), b""), (Entry("b/wh.c"), b""))
+    assert [x.name for x in members(data)] == ["a.wh.b", "b", "b/wh.c"]
+
+
+def test_the_hash_of_what_was_written_is_returned() -> None:
+    """A file's own hash comes from the bytes that are in the layer."""
+    writer = LayerWriter(io.BytesIO(), "A package")
+    assert writer.add(Entry("a", 3), (b"1", b"23")) == hashlib.sha256(b"123").hexdigest()
 
 
 def test_entries_out_of_order_are_refused() -> None:
     """Order is part of a layer's identity, so it isn't left to the caller's luck."""
-    writer = LayerWriter(io.BytesIO())
+    writer = LayerWriter(io.BytesIO(), "A package")
     writer.add(Entry("b"))
     with pytest.raises(ValueError, match="out of order"):
         writer.add(Entry("a"))
@@ -88,13 +109,13 @@ def test_entries_out_of_order_are_refused() -> None:
 def test_places_say_where_each_entry_is() -> None:
     """What is cut out at an entry's place and put into another layer is that entry."""
     out = io.BytesIO()
-    writer = LayerWriter(out)
+    writer = LayerWriter(out, "A package")
     for entry in (Entry("d/" * 80 + "a", 2), Entry("d/" * 80 + "b", 2)):
         writer.add(entry, (b"ab",))
     writer.close()
     start, end = writer.places["d/" * 80 + "b"]
     other = io.BytesIO()
-    copy = LayerWriter(other)
+    copy = LayerWriter(other, "A package")
     copy.copy("d/" * 80 + "b", (out.getvalue()[start:end],))
     copy.close()
     with tarfile.open(fileobj=io.BytesIO(other.getvalue())) as archive:

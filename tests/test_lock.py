@@ -194,3 +194,39 @@ def test_changes_are_told() -> None:
 def test_equal_values_give_equal_bytes() -> None:
     """The same lock is the same file, whatever the hash seed (the value holds no sets)."""
     assert dump_lock(LOCK) == dump_lock(replace(LOCK))
+
+
+ODD_TEXTS = [
+    "plain",
+    "1e3",
+    "~",
+    "it's: # odd",
+    "é" * 200,
+    "word " * 400,
+    "two\nlines\n\n",
+    "\ttab ",
+    "\x07",
+    "\x7f",
+    "\x85",
+    "\xa0",
+    "\u2028",
+    "\ufeff",
+    "😀",
+    "é and 😀",
+]
+
+
+@pytest.mark.parametrize("text", ODD_TEXTS)
+def test_the_identity_doesnt_depend_on_how_yaml_was_installed(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyYAML writes with libyaml where it has it, else by itself: the lock and its hash are the same."""
+    import yaml
+
+    lock = replace(LOCK, variables=(("TEXT", text), (text, "x")))
+    with_libyaml = dump_lock(lock)
+    monkeypatch.delattr(yaml, "CSafeDumper")
+    monkeypatch.delattr(yaml, "CSafeLoader")
+    assert dump_lock(lock) == with_libyaml
+    write_lock(lock, tmp_path / "x.conda-lock.yml")
+    assert read_lock(tmp_path / "x.conda-lock.yml").hash == lock.hash

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import struct
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from rattler import PrefixRecord
@@ -16,7 +18,7 @@ from lockstep.errors import PackageError
 from lockstep.layers.package import Item, Python
 from lockstep.layers.prefix import link_package, python_of
 from lockstep.lock.locked import BOOTSTRAP_SCHEME
-from tests.packages import PLACEHOLDER, Content, File, Made, conda
+from tests.packages import PLACEHOLDER, Content, File, Made, conda, members, with_members, zstd_tar
 
 PYTHON = Python("3.11", "0" * 64)
 SITE = "lib/python3.11/site-packages"
@@ -25,6 +27,7 @@ Found = dict[str, tuple[Item, bytes]]
 
 def linked(made: Made, folder: Path, python: Python | None = PYTHON, compiled: Sequence[Item] = ()) -> Found:
     """Return what a conda package puts into the environment, by path, with the content."""
+    folder.mkdir(exist_ok=True)
     path = folder / made.locked.sha256
     path.write_bytes(made.data)
     work = folder / f"work-{made.locked.name}"
@@ -178,11 +181,20 @@ def test_python_brings_an_empty_history(tmp_path: Path) -> None:
     assert python_of([made.locked]) == Python("3.11", made.locked.sha256)
 
 
+@pytest.mark.parametrize("noarch", [False, True])
 @pytest.mark.parametrize("kind", ["post-link", "pre-link"])
-def test_packages_that_need_a_script_are_named(kind: str, tmp_path: Path) -> None:
-    """A link script would be skipped in silence by the linker: it is named and refused."""
+def test_packages_that_need_a_script_are_named(kind: str, noarch: bool, tmp_path: Path) -> None:
+    """A link script would be skipped in silence by the linker: it is named and refused, wherever it was."""
+    folder = "python-scripts" if noarch else "bin"
+    made = conda("p", files={f"{folder}/.p-{kind}.sh": "rm -rf /"}, noarch=noarch)
     with pytest.raises(PackageError, match=rf"p-1.0-0.tar.bz2 needs its {kind} script"):
-        linked(conda("p", files={f"bin/.p-{kind}.sh": "rm -rf /"}), tmp_path)
+        linked(made, tmp_path)
+
+
+@pytest.mark.parametrize("path", ["Scripts/.p-post-link.bat", "bin/.q-post-link.sh", "bin/.p-pre-unlink.sh"])
+def test_scripts_that_conda_would_not_run_are_no_matter(path: str, tmp_path: Path) -> None:
+    """A script for Windows, for another package's name, or for the removal is laid in as any file."""
+    assert path in linked(conda("p", files={path: "x"}), tmp_path)
 
 
 def test_noarch_python_without_python_is_refused(tmp_path: Path) -> None:
@@ -217,6 +229,113 @@ def test_what_escapes_is_refused(path: str, file: File, suffix: str, tmp_path: P
     assert "p-1.0-0" in str(caught.value)
     assert path in str(caught.value)
     assert [x.name for x in tmp_path.iterdir()] == ["work"]
+
+
+def listed(path: str, data: bytes = b"x", **facts: object) -> dict[str, object]:
+    """Return an entry of paths.json."""
+    told = {"_path": path, "path_type": "hardlink", "sha256": hashlib.sha256(data).hexdigest()}
+    return {**told, "size_in_bytes": len(data), **facts}
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        (listed("../p-1.0-0/a"), "outside"),
+        (listed("../../cache/p-1.0-0/a"), "outside"),
+        (listed("/etc/passwd"), "outside"),
+        (listed("site-packages/../../../evil"), "outside"),
+        (listed("lib/nowhere"), "lists 'lib/nowhere', which it doesn't hold"),
+        (listed("a"), "lists 'a' twice"),
+        (listed("conda-meta/python-3.11.0-0.json"), "only the installer writes"),
+        (listed("conda-meta/history"), "only the installer writes"),
+        ({"path_type": "hardlink"}, "can't be unpacked"),
+        ({"_path": 5, "path_type": "hardlink"}, "can't be unpacked"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".conda", ".tar.bz2"])
+def test_what_paths_json_says_is_looked_at_first(
+    entry: dict[str, object], words: str, suffix: str, tmp_path: Path
+) -> None:
+    """The linker believes paths.json, so a lie in it is found before: nothing is written elsewhere."""
+    files = {"a": "x", "conda-meta/python-3.11.0-0.json": File(b"x", unlisted=True)}
+    files["conda-meta/history"] = File(b"x", unlisted=True)
+    with pytest.raises(PackageError, match=words) as caught:
+        linked(conda("p", files=files, listed=[entry], suffix=suffix), tmp_path)
+    assert "p-1.0-0" in str(caught.value)
+    assert sorted(x.name for x in (tmp_path / "work-p").iterdir()) == ["archives"]
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        (File(b"x", stated=b"xyz"), "states 3 bytes for 'a', which holds 1"),
+        (File(PLACEHOLDER.encode(), stated=PLACEHOLDER.upper().encode()), r"states sha256 \w+ for 'a'"),
+    ],
+)
+def test_paths_json_that_is_not_true_is_refused(file: File, words: str, tmp_path: Path) -> None:
+    """Sizes are compared, and the hash of what holds the prefix before linking changes it."""
+    with pytest.raises(PackageError, match=words):
+        linked(conda("p", files={"a": file}), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [{"name": "q"}, {"version": "2"}, {"build": "../x"}, {"name": None}, {"subdir": None, "platform": None}],
+)
+def test_an_index_of_another_package_is_refused(index: dict[str, object], tmp_path: Path) -> None:
+    """info/index.json names the package that the lock names, and can be read."""
+    with pytest.raises(PackageError, match=r"p-1.0-0.*info/index.json"):
+        linked(conda("p", files={"a": "x"}, index=index), tmp_path)
+
+
+class TestTwoReaders:
+    """Archives in which two readers find different things: what one looks at, the other doesn't link."""
+
+    made = conda("p", files={"a": "x"}, listed=[listed("d/secret")], suffix=".conda")
+    plain = conda("p", files={"a": "x"}, suffix=".conda")
+    evil: ClassVar = {"d": File(link="/etc")}
+
+    def test_a_member_that_only_one_reads(self, tmp_path: Path) -> None:
+        """Rattler extracts every .tar.zst in the archive."""
+        parts = {**members(self.plain), "more.tar.zst": zstd_tar(self.evil)}
+        with pytest.raises(PackageError, match="holds 'd' for one reader"):
+            linked(with_members(self.plain, parts), tmp_path)
+
+    def test_an_entry_that_the_directory_does_not_name(self, tmp_path: Path) -> None:
+        """Rattler reads from the beginning; the zip's directory is at the end."""
+        hidden = with_members(self.plain, {"pkg-x.tar.zst": zstd_tar(self.evil)}).data
+        before = hidden[: hidden.index(b"PK\1\2")]
+        with pytest.raises(PackageError, match="holds 'd' for one reader"):
+            linked(with_members(self.plain, members(self.plain), before=before), tmp_path)
+
+    def test_a_second_frame(self, tmp_path: Path) -> None:
+        """Zstd's format lets another frame follow."""
+        parts = members(self.plain)
+        parts["pkg-p-1.0-0.tar.zst"] = zstd_tar({"a": File(b"x")}, end=False) + zstd_tar(self.evil)
+        with pytest.raises(PackageError, match="holds 'd' for one reader"):
+            linked(with_members(self.plain, parts), tmp_path)
+
+    def test_the_host_is_not_read_through_it(self, tmp_path: Path) -> None:
+        """A folder that is hidden from the look and is a link to the host's, and a file that is listed in it."""
+        secret = tmp_path / "host"
+        secret.mkdir()
+        (secret / "secret").write_text("x")
+        parts = {**members(self.made), "more.tar.zst": zstd_tar({"d": File(link=str(secret))})}
+        with pytest.raises(PackageError, match="lists 'd/secret', which it doesn't hold"):
+            linked(with_members(self.made, parts), tmp_path)
+
+
+@pytest.mark.parametrize("sizes", [(0, 0), (7, 7)])
+def test_zip64_fields_that_nothing_refers_to_are_no_matter(sizes: tuple[int, int], tmp_path: Path) -> None:
+    """rattler-build wrote such archives (conda/rattler#2305); conda, unzip and zipfile read them."""
+    plain = conda("p", files={"a": PLACEHOLDER, "b": "x" * 5000}, suffix=".conda")
+    made = with_members(plain, members(plain), extra=struct.pack("<HHQQ", 1, 16, *sizes))
+    found = linked(made, tmp_path)
+    assert found["a"][1] == b"/opt/env"
+    assert meta(found)["sha256"] == made.locked.sha256
+    damaged = made.data.replace(b"\x28\xb5\x2f\xfd", b"\x28\xb5\x2f\xfe")
+    with pytest.raises(PackageError, match=r"p-1.0-0.conda can't be unpacked"):
+        linked(dataclasses.replace(made, data=damaged), tmp_path / "damaged")
 
 
 def test_writing_through_a_link_is_refused(tmp_path: Path) -> None:

@@ -130,15 +130,18 @@ def test_the_last_completed_run_of_a_job_is_found(tmp_path: Path) -> None:
 
 def test_outputs_are_hashed_and_the_script_s_own_words_kept(tmp_path: Path) -> None:
     """Curves become their last values, the rest of metrics.json becomes settings."""
-    (tmp_path / "model.pt").write_bytes(b"weights")
+    outputs = tmp_path / "outputs"
+    outputs.mkdir()
+    (outputs / "model.pt").write_bytes(b"weights")
     facts = {"seed": 7, "threads": 2, "curves": {"loss": [[1, 2.5], [2, 1.5]]}, "classes": ["a"]}
-    (tmp_path / "metrics.json").write_text(json.dumps(facts))
-    record = with_outputs(RECORD, tmp_path)
+    (outputs / "metrics.json").write_text(json.dumps(facts))
+    record, left_out = with_outputs(RECORD, tmp_path)
     assert (record.seed, record.threads, record.metrics) == (7, 2, {"loss": 1.5})
     assert record.weights is not None
     assert record.weights.size == 7
-    (tmp_path / "metrics.json").write_text('["not", "facts"]')
-    assert with_outputs(RECORD, tmp_path).seed is None
+    assert left_out.count == 0
+    (outputs / "metrics.json").write_text('["not", "facts"]')
+    assert with_outputs(RECORD, tmp_path)[0].seed is None
 
 
 def test_equal_runs_are_the_same_and_each_difference_is_named() -> None:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
@@ -50,7 +50,6 @@ SAMPLES: dict[Any, tuple[str, Any]] = {
     int: ("3", 3),
     str: ("some text", "some text"),
     Path: ("a/b.yml", Path("a/b.yml")),
-    Literal: ("mount", "mount"),
     tuple: ("--secs 1 --name 'a b'", ("--secs", "1", "--name", "a b")),
     dict: ("A=1 B='two = 2' C=", {"A": "1", "B": "two = 2", "C": ""}),
 }
@@ -62,7 +61,7 @@ def test_every_setting_can_be_given_by_its_variable_alone_and_over_the_file(
 ) -> None:
     """Also one that invoke.yaml doesn't mention, and whatever value it has there."""
     kind = KNOWN[name][1]
-    text, value = SAMPLES[get_origin(kind) or kind]
+    text, value = SAMPLES.get(get_origin(kind) or kind) or (get_args(kind)[-1],) * 2
     if name in ("INVOKE_IMAGE", "INVOKE_BASE", "INVOKE_AZURE_REPOSITORY"):
         text = value = "registry.example/team/env"
     if name == "INVOKE_JOB_SHM_SIZE":

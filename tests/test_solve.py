@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
+import ssl
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
+from packaging import tags
 
 from lockstep.damage import repaired
 from lockstep.errors import FetchError, SettingsError, SolveError, SpecError
@@ -15,9 +20,10 @@ from lockstep.fetch import fetch
 from lockstep.home import Home
 from lockstep.lock import Lock, LockedBase, compare_locks, dump_lock, read_lock, write_lock
 from lockstep.progress import Progress
-from lockstep.servers import read_servers
+from lockstep.servers import certificates, read_servers
 from lockstep.solve import solve
 from lockstep.solve.pypi import index_trouble
+from lockstep.solve.target import best_wheel
 from lockstep.spec import Spec, read_spec
 from tests.loopback import Loopback
 from tests.packages import conda, wheel
@@ -209,6 +215,161 @@ def test_nothing_newer_than_a_day(server: Loopback, home: Home, read: Read, tmp_
     lock = solve(spec, home=home, base=BASE)
     assert (versions(lock)["conda/lib"], versions(lock)["pip/six"]) == ("1.0", "1.0")
     assert lock.exclude_newer == "2026-01-04T00:00:00Z"
+
+
+def _years_apart(server: Loopback) -> None:
+    """Let all wheels of version 1 on the server be of 2019."""
+    for path, page in server.files.items():
+        if path.startswith("/simple/simple/"):
+            server.files[path] = page.replace(b"2026-01-01", b"2019-01-01")
+
+
+def test_a_release_of_years_ago_gives_way(server: Loopback, channel: str, home: Home, read: Read) -> None:
+    """What the resolver gave up for a newer patch level of another package is found at the second try."""
+    index = server.index(
+        *(wheel("first", version) for version in ("9.4", "9.9")),
+        wheel("sdk", "1.0"),
+        wheel("sdk", "9.0", requires=["first<9.5"]),
+    )
+    _years_apart(server)
+    spec = read("python=3.11", pip=("first", "sdk", f"-i {index}"), channels=(channel,))
+    heard = Told()
+    lock = solve(spec, home=home, base=BASE, progress=heard)
+    assert (versions(lock)["pip/sdk"], versions(lock)["pip/first"]) == ("9.0", "9.4")
+    assert heard.lines == []
+    assert dump_lock(solve(spec, home=home, base=BASE)) == dump_lock(lock)
+
+
+def test_what_forces_a_release_of_years_ago_is_said(
+    server: Loopback, channel: str, home: Home, read: Read
+) -> None:
+    """One of two must be old: which one, since when, and the constraint; kept by the next lock, and said again."""
+    index = server.index(
+        wheel("first", "1.0"),
+        wheel("first", "9.0"),
+        wheel("sdk", "1.0"),
+        wheel("sdk", "9.0", requires=["first<2"]),
+    )
+    _years_apart(server)
+    spec = read("python=3.11", pip=("first", "sdk", f"-i {index}"), channels=(channel,))
+    heard = Told()
+    lock = solve(spec, home=home, base=BASE, progress=heard)
+    assert (versions(lock)["pip/sdk"], versions(lock)["pip/first"]) == ("1.0", "9.0")
+    (line,) = heard.lines
+    assert line.startswith("sdk is 1.0 of 2019-01-01, though 9.0 of 2026-01-09 is out.")
+    assert "sdk>=9.0 depends on first<2" in line
+    kept = Told()
+    assert versions(solve(spec, home=home, base=BASE, progress=kept, previous=lock)) == versions(lock)
+    assert "`./invoke lock --upgrade sdk`" in kept.lines[0]
+    meant = read("python=3.11", pip=("first", "sdk==1.0", f"-i {index}"), channels=(channel,))
+    quiet = Told()
+    assert versions(solve(meant, home=home, base=BASE, progress=quiet)) == versions(lock)
+    assert quiet.lines == []
+
+
+def test_a_release_of_years_ago_for_want_of_a_wheel_is_refused(
+    server: Loopback, channel: str, home: Home, read: Read
+) -> None:
+    """Where pip would build a package and take the new release, to lock the old one would be a surprise."""
+    made = [
+        wheel("sdk", "1.0"),
+        wheel("sdk", "9.0", requires=["runtime[fuse]"]),
+        wheel("runtime", "9.0", requires=["onlysource; extra == 'fuse'"]),
+        wheel("onlysource", "3.0"),
+        wheel("other", "9.0"),
+    ]
+    index = server.index(*made)
+    _years_apart(server)
+    page = "/simple/simple/onlysource/"
+    with_wheel = server.files[page]
+    server.files[page] = with_wheel.replace(b"onlysource-3.0-py3-none-any.whl", b"onlysource-3.0.tar.gz")
+    spec = read("python=3.11", pip=("other", "sdk", f"-i {index}"), channels=(channel,))
+    with pytest.raises(SolveError, match=r"9\.0 of 2026-01-09 is out: that one needs onlysource") as refused:
+        solve(spec, home=home, base=BASE)
+    assert "`sdk==1.0`" in refused.value.remedy
+    meant = read("python=3.11", pip=("other", "sdk==1.0", f"-i {index}"), channels=(channel,))
+    assert versions(solve(meant, home=home, base=BASE))["pip/sdk"] == "1.0"
+
+
+def test_newer_releases_without_a_wheel_are_said(
+    server: Loopback, channel: str, home: Home, read: Read
+) -> None:
+    """An old wheel is taken where all newer releases are source only; that is said."""
+    index = server.index(wheel("lib", "1.0"), wheel("lib", "2.0"), wheel("other", "9.0"), wheel("six", "1.0"))
+    _years_apart(server)
+    page = "/simple/simple/lib/"
+    server.files[page] = server.files[page].replace(b"lib-2.0-py3-none-any.whl", b"lib-2.0.tar.gz")
+    heard = Told()
+    spec = read("python=3.11", pip=("lib", "other", "six", f"-i {index}"), channels=(channel,))
+    assert versions(solve(spec, home=home, base=BASE, progress=heard))["pip/lib"] == "1.0"
+    assert heard.lines == ["lib is 1.0 of 2019-01-01: its newer releases have no wheel for the image."]
+
+
+@pytest.mark.parametrize("where", ["spec", "settings"])
+@pytest.mark.parametrize("fault", ["refused", "404", "silent name"])
+def test_a_page_of_links_that_cant_be_read(
+    server: Loopback,
+    channel: str,
+    home: Home,
+    read: Read,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    fault: str,
+) -> None:
+    """As with pip a warning, not the end; what can't be found names the page, and never its password."""
+    page = {
+        "refused": "http://me:secret@127.0.0.1:9/wheels",
+        "404": f"{server.url}/no/such/page",
+        "silent name": "http://me:secret@wheels.invalid/page.html",
+    }[fault]
+    index = server.index(wheel("six", "1.0"))
+    lines = [f"-i {index}"]
+    if where == "spec":
+        lines.append(f"--find-links {page}")
+    else:
+        monkeypatch.setenv("PIP_FIND_LINKS", page)
+    heard = Told()
+    lock = solve(
+        read("python=3.11", pip=("six", *lines), channels=(channel,)), home=home, base=BASE, progress=heard
+    )
+    assert versions(lock)["pip/six"] == "1.0"
+    (line,) = heard.lines
+    assert page.replace("me:secret@", "") in line
+    with pytest.raises(SolveError, match="can't be read") as refused:
+        solve(read("python=3.11", pip=("nosuch", *lines), channels=(channel,)), home=home, base=BASE)
+    assert page.replace("me:secret@", "") in str(refused.value)
+    assert "secret" not in str(refused.value) + line
+
+
+@pytest.mark.parametrize("strategy", ["best-match", "first-index"])
+def test_a_package_that_two_indexes_have(
+    server: Loopback, channel: str, home: Home, read: Read, strategy: str
+) -> None:
+    """Where a stranger's index has a higher version of an own package, it is said which index had it and won."""
+    public = server.index(wheel("ours", "9.0"), wheel("six", "1.0"))
+    own = server.index(wheel("ours", "1.0"), wheel("tool", "1.0", requires=["ours"]), name="own")
+    spec = read(
+        "python=3.11", pip=("tool", "six", f"-i {public}", f"--extra-index-url {own}"), channels=(channel,)
+    )
+    heard = Told()
+    chosen = replace(spec, index_strategy=strategy)
+    lock = solve(chosen, home=home, base=BASE, progress=heard)
+    if strategy == "best-match":
+        assert versions(lock)["pip/ours"] == "9.0"
+        assert heard.lines == [f"From {public}, though {own} has packages of the same name: ours 9.0."]
+        assert chosen.hash == spec.hash
+    else:
+        assert versions(lock)["pip/ours"] == "1.0"
+        assert heard.lines == [f"From {own}, though {public} has packages of the same name: ours 1.0."]
+        assert chosen.hash != spec.hash
+    alone = Told()
+    solve(
+        read("python=3.11", pip=("six", f"-i {public}"), channels=(channel,)),
+        home=home,
+        base=BASE,
+        progress=alone,
+    )
+    assert alone.lines == []
 
 
 @pytest.mark.parametrize(
@@ -531,15 +692,7 @@ def test_a_private_channel(home: Home, read: Read, tmp_path: Path) -> None:
 
 def test_a_private_authority(home: Home, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Channel and index behind a company's own certificate: SSL_CERT_FILE is enough for all three clients."""
-    import ssl
-
-    import trustme
-
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    with Loopback(tls=context) as private:
+    with Loopback(tls=_private(tmp_path, "ca")) as private:
         url = private.channel("main", tmp_path / "main", *PYTHON)
         index = private.index(wheel("six", "1.0"))
         spec = read("python=3.11", pip=("six", f"-i {index}"), channels=(url,))
@@ -548,6 +701,125 @@ def test_a_private_authority(home: Home, read: Read, tmp_path: Path, monkeypatch
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
         lock = solve(spec, home=home, base=BASE)
         assert fetch(lock.packages, home)
+
+
+def _private(folder: Path, name: str) -> ssl.SSLContext:
+    """Return what a server of an authority of its own serves with; its certificate is in `<name>.pem`."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(folder / f"{name}.pem"))
+    return context
+
+
+@pytest.mark.parametrize("setting", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "pip.conf", "condarc"])
+def test_two_private_authorities(
+    home: Home, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    """A channel and an index of two authorities, in two settings: every client trusts both, and no other process."""
+    for variable in certificates.VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("PIP_CERT", str(tmp_path / "one.pem"))
+    other = str(tmp_path / "other.pem")
+    if setting == "pip.conf":
+        monkeypatch.delenv("PIP_CERT")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "one.pem"))
+        (tmp_path / "pip.conf").write_text(f"[install]\ncert = {other}\n")
+        monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    elif setting == "condarc":
+        (tmp_path / "person" / ".condarc").write_text(f"ssl_verify: {other}\n")
+    else:
+        monkeypatch.setenv(setting, other)
+    before = dict(os.environ)
+    with (
+        Loopback(tls=_private(tmp_path, "one")) as channels,
+        Loopback(tls=_private(tmp_path, "other")) as indexes,
+    ):
+        url = channels.channel("main", tmp_path / "main", *PYTHON)
+        spec = read("python=3.11", pip=("six", f"-i {indexes.index(wheel('six', '1.0'))}"), channels=(url,))
+        lock = solve(spec, home=home, base=BASE)
+        assert fetch(lock.packages, home)
+    assert dict(os.environ) == before
+    assert not list(home.path.rglob("*.pem"))
+
+
+def test_a_bundle_that_is_none_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting that names a file without a certificate is an error with the file's name."""
+    (tmp_path / "ca.pem").write_text("no certificate")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    with pytest.raises(SettingsError, match=r"ca\.pem") as refused:
+        read_servers().ssl_context()
+    assert "REQUESTS_CA_BUNDLE" in refused.value.remedy
+
+
+def test_loopback_is_never_asked_through_a_proxy(
+    server: Loopback, channel: str, home: Home, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A channel and an index on this machine are reached past a proxy that is dead, with no NO_PROXY set."""
+    for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    index = server.index(wheel("six", "1.0"))
+    lock = solve(read("python=3.11", pip=("six", f"-i {index}"), channels=(channel,)), home=home, base=BASE)
+    assert fetch(lock.packages, home)
+
+
+@pytest.mark.parametrize("place", ["channel_alias", "token"])
+def test_no_password_stays_in_the_store(home: Home, read: Read, tmp_path: Path, place: str) -> None:
+    """Names and contents of everything below LOCKSTEP_HOME are free of .condarc's passwords and tokens."""
+    with Loopback(login=("me", "geheim") if place == "channel_alias" else None) as private:
+        private.channel("t/tk-geheim/main", tmp_path / "main", *PYTHON)
+        alias = private.url.replace("://", "://me:geheim@") + "/t/tk-geheim"
+        if place == "token":
+            alias = f"{private.url}/t/tk-geheim"
+        (tmp_path / "person" / ".condarc").write_text(f"channel_alias: {alias}\n")
+        lock = solve(read("python=3.11", channels=("main",)), home=home, base=BASE)
+        assert fetch(lock.packages, home)
+    for path in home.path.rglob("*"):
+        assert "geheim" not in path.name
+        assert path.is_dir() or b"geheim" not in path.read_bytes()
+
+
+def test_only_this_user_reads_the_repodata(channel: str, home: Home, read: Read) -> None:
+    """The cache of channels is the user's own; one of old, which may hold passwords, begins anew."""
+    old = home.path / "repodata"
+    old.mkdir(parents=True, mode=0o755)
+    (old / "1aec400f.info.json").write_text("http://me:geheim@old.example/")
+    solve(read("python=3.11", channels=(channel,)), home=home, base=BASE)
+    assert old.stat().st_mode & 0o777 == 0o700
+    assert not (old / "1aec400f.info.json").exists()
+    kept = {path: path.stat().st_mtime_ns for path in old.iterdir()}
+    assert kept
+    solve(read("python=3.11", channels=(channel,)), home=home, base=BASE)
+    assert set(kept) <= set(old.iterdir())
+
+
+def test_condarcs_are_merged_as_conda_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists of several files are joined, the later file's first; single values and keys of maps are the later's."""
+    person = tmp_path / "person"
+    (person / ".condarc").write_text(
+        "channels: [one, shared]\nchannel_alias: http://old.example\n"
+        "custom_channels: {a: http://a.example, b: http://b.example}\ncustom_multichannels: {m: [http://m.example/1]}\n"
+    )
+    (tmp_path / "later.yml").write_text(
+        "channels: [two, shared]\nchannel_alias: http://new.example\n"
+        "custom_channels: {b: http://c.example}\ncustom_multichannels: {m: [http://m.example/2]}\n"
+    )
+    monkeypatch.setenv("CONDARC", str(tmp_path / "later.yml"))
+    found = read_servers().conda
+    assert found.channels == ("two", "shared", "one")
+    assert found.channel_alias == "http://new.example"
+    assert found.custom_channels == {"a": "http://a.example", "b": "http://c.example"}
+    assert found.custom_multichannels == {"m": ("http://m.example/2", "http://m.example/1")}
+    monkeypatch.setenv("CONDA_CHANNELS", "three,one")
+    assert read_servers().conda.channels == ("three", "one", "two", "shared")
+
+
+@pytest.mark.parametrize("plus", ["+", "%2B", "%2b"])
+def test_a_plus_in_a_wheels_url(plus: str) -> None:
+    """A local version is read however its index spells the plus."""
+    name = f"torch-2.1{plus}cpu-py3-none-any.whl"
+    entry = {"name": "torch", "version": "2.1+cpu", "wheels": [{"url": f"https://h.example/{name}"}]}
+    assert best_wheel(entry, list(tags.sys_tags()))["url"].endswith(name)
 
 
 @pytest.mark.parametrize("setting", ["variables", "files"])
@@ -606,23 +878,60 @@ def test_a_channel_that_is_not_there(server: Loopback, home: Home, read: Read) -
     assert "typo" in str(failed.value) or "python" in str(failed.value)
 
 
+PUBLIC = "conda-forge"
+
+
+@pytest.fixture
+def _no_public_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The public channels, which are https, can't be reached; servers on loopback, which aren't, can."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+
+
+@pytest.mark.usefixtures("_no_public_channel")
 def test_a_lock_from_channels_isnt_replaced_when_they_are_down(
     server: Loopback, channel: str, home: Home, read: Read
 ) -> None:
     """Without network, a lock whose Python came from a channel doesn't turn into Debian's Python."""
     spec = read("python=3.11", channels=(channel,))
     lock = solve(spec, home=home, base=BASE)
-    gone = read("python=3.11", channels=("http://127.0.0.1:9/main",))
+    gone = read("python=3.11", channels=(PUBLIC,))
     with pytest.raises(FetchError, match="the lock's Python came from there"):
         solve(gone, home=home, base=BASE, previous=lock)
 
 
+@pytest.mark.usefixtures("_no_public_channel")
+@pytest.mark.parametrize(
+    "channels",
+    [
+        ("http://127.0.0.1:9/main",),
+        (PUBLIC, "http://127.0.0.1:9/main"),
+        ("https://host.invalid/conda-forge",),
+        ("our-team",),
+        ("./no-such-folder",),
+        ("alias:main",),
+    ],
+)
+def test_debians_python_stands_in_for_public_channels_only(
+    home: Home, read: Read, tmp_path: Path, channels: tuple[str, ...]
+) -> None:
+    """A channel that isn't known by name may hold another Python: without it there is no lock."""
+    if channels == ("alias:main",):
+        (tmp_path / "person" / ".condarc").write_text("channel_alias: https://host.invalid\n")
+        channels = (PUBLIC,)
+    heard = Told()
+    with pytest.raises(FetchError, match=re.escape(f"No server answers for {channels[0]}")) as refused:
+        solve(read("python=3.11", channels=channels), home=home, base=BASE, progress=heard)
+    assert "channel_mirrors" in refused.value.remedy
+    assert heard.lines == []
+
+
 @pytest.mark.network
 @pytest.mark.slow
+@pytest.mark.usefixtures("_no_public_channel")
 def test_no_channel_at_all(server: Loopback, home: Home, read: Read) -> None:
-    """Where no channel answers, Python comes from the Debian archive, in one line, and stays what it was."""
+    """Where no public channel answers, Python is the Debian archive's, in one line, and stays what it was."""
     index = server.index(wheel("six", "1.0"))
-    spec = read("python=3.11", "pip", pip=("six", f"-i {index}"), channels=("http://127.0.0.1:9/main",))
+    spec = read("python=3.11", "pip", pip=("six", f"-i {index}"), channels=(PUBLIC, "defaults"))
     told = Told()
     lock = solve(spec, home=home, base=BASE, progress=told, install=True)
     assert len([line for line in told.lines if "No server answers" in line]) == 1
@@ -634,10 +943,82 @@ def test_no_channel_at_all(server: Loopback, home: Home, read: Read) -> None:
     assert python.url.startswith("lockstep-bootstrap://linux-64/python-3.11")
     assert fetch(lock.packages, home, bootstrap=lock.bootstrap)
     assert solve(spec, home=home, base=BASE, previous=lock) == lock
-    more = read("python=3.11", "numpy", channels=("http://127.0.0.1:9/main",))
+    more = read("python=3.11", "numpy", channels=(PUBLIC,))
     with pytest.raises(SolveError, match="gives only Python and pip") as refused:
         solve(more, home=home, base=BASE)
     assert "pip:" in refused.value.remedy
+
+
+@pytest.mark.parametrize("written", ["{url}/t/${{TOKEN}}/main", "{url}/$TOKEN/main", "${{CH}}", "$CH"])
+def test_channels_with_variables(
+    server: Loopback, home: Home, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    """They stand for what is set where the lock is made and fetched; the value is in no lock and no error."""
+    for place in ("t/s3cret/main", "s3cret/main"):
+        server.channel(place, tmp_path / place, *PYTHON)
+    monkeypatch.setenv("TOKEN", "s3cret")
+    monkeypatch.setenv("CH", f"{server.url}/t/s3cret/main")
+    text = written.format(url=server.url)
+    spec = read("python=3.11", channels=(f"'{text}'",))
+    lock = solve(spec, home=home, base=BASE)
+    assert versions(lock) == {"conda/python": "3.11.2"}
+    assert "s3cret" not in dump_lock(lock).decode()
+    assert fetch(lock.packages, home, servers=read_servers(spec))
+    broken = read("python=3.11", "nosuch", channels=(f"'{text}'",))
+    with pytest.raises(SolveError) as refused:
+        solve(broken, home=home, base=BASE)
+    assert "s3cret" not in str(refused.value)
+    for name in ("TOKEN", "CH"):
+        monkeypatch.delenv(name)
+    with pytest.raises(SettingsError, match=r"(TOKEN|CH), which isn't set"):
+        solve(spec, home=home, base=BASE)
+
+
+def test_a_variable_in_a_channel_that_doesnt_answer(
+    server: Loopback, home: Home, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error of a channel that can't be read names it as it is written."""
+    monkeypatch.setenv("TOKEN", "s3cret")
+    with pytest.raises((FetchError, SolveError)) as refused:
+        solve(read("python=3.11", channels=(f"{server.url}/$TOKEN/none",)), home=home, base=BASE)
+    assert "s3cret" not in str(refused.value)
+    with pytest.raises(FetchError, match=r"127\.0\.0\.1:9/\$TOKEN/none") as refused:
+        solve(read("python=3.11", channels=("http://127.0.0.1:9/$TOKEN/none",)), home=home, base=BASE)
+
+
+@pytest.mark.parametrize("name", ["local", "folder", "inside"])
+@pytest.mark.parametrize("where", ["spec", "settings"])
+def test_channels_that_are_folders(
+    server: Loopback, channel: str, home: Home, read: Read, tmp_path: Path, where: str, name: str
+) -> None:
+    """As with folders of wheels: one in the spec may not give a package, one in .condarc isn't looked in."""
+    person = tmp_path / "person"
+    folder = {
+        "local": person / "conda-bld",
+        "folder": tmp_path / "elsewhere",
+        "inside": tmp_path / "project" / "channel",
+    }[name]
+    server.channel("unused", folder, *PYTHON, conda("lib", "9.0", {"l": "x"}))
+    text = {"local": "local", "folder": str(folder), "inside": "./channel"}[name]
+    if where == "settings":
+        settings = text if name != "inside" else str(folder)
+        (person / ".condarc").write_text(f"channels: [{settings}, '{channel}']\n")
+        heard = Told()
+        lock = solve(read("python=3.11"), home=home, base=BASE, progress=heard)
+        assert lock.packages[0].url.startswith(channel)
+        assert heard.lines == [
+            f"Not looking for packages in {settings}: a lock can't send other machines there."
+        ]
+        return
+    with pytest.raises(SolveError, match=r"lib 9\.0 is only in a folder of this machine"):
+        solve(read("python=3.11", "lib", channels=(channel, text)), home=home, base=BASE)
+    assert versions(solve(read("python=3.11", channels=(channel, text)), home=home, base=BASE))
+
+
+def test_no_local_channel_at_all(home: Home, read: Read) -> None:
+    """The name `local` is conda's own: never somebody's channel of that name on the public server."""
+    with pytest.raises(SpecError, match="`local` has no folder"):
+        solve(read("python=3.11", channels=("local",)), home=home, base=BASE)
 
 
 def test_provided_names() -> None:

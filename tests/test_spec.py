@@ -132,6 +132,41 @@ def test_passwords_are_not_in_the_hash(read: Read) -> None:
     assert read(text % "one").hash == read(text % "two").hash
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("FROM x\nADD https://me:one@h.test/a /a\n", "FROM x\nADD https://me:two@h.test/a /a\n"),
+        ("FROM x\nRUN git clone ssh://git@h.test/a\n", "FROM x\nRUN git clone ssh://h.test/a\n"),
+    ],
+)
+def test_a_dockerfile_counts_to_the_letter(read: Read, one: str, other: str) -> None:
+    """The engine runs what is written there, the user in a URL among it: another one is another spec."""
+    text = "dependencies: [python]\n"
+    assert read(text, dockerfile=one).hash != read(text, dockerfile=other).hash
+
+
+def test_variables_of_the_image_count_to_the_letter(read: Read) -> None:
+    """What the image is given isn't an address of ours, whatever it looks like."""
+    text = "dependencies: [python]\nvariables: {URL: 'https://%s@h.test/'}\n"
+    assert read(text % "one").hash != read(text % "two").hash
+
+
+@pytest.mark.parametrize(
+    "channel",
+    [
+        "https://h.test/t/${TOKEN}/stable",
+        "https://h.test/t/$TOKEN",
+        "https://${USER}:${PASSWORD}@h.test/c",
+        "https://me:$PASSWORD@h.test/c",
+        "https://$TOKEN@h.test/c",
+    ],
+)
+def test_a_variable_may_stand_for_a_secret(read: Read, channel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A channel with a variable in a secret's place isn't refused, and its value isn't part of the spec."""
+    monkeypatch.setenv("TOKEN", "s3cret")
+    assert read(f"channels: ['{channel}']\ndependencies: [python]\n").channels == (channel,)
+
+
 def test_what_conda_env_export_writes(read: Read) -> None:
     """`name=version=build` of every package, a pip section with ==, and the prefix of another machine."""
     spec = read(
@@ -151,6 +186,30 @@ def test_a_requirements_file(read: Read) -> None:
     assert spec.channels == ()
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["-i https://h.test/simple --trusted-host h.test --pre"],
+        ["--index-url=https://h.test/simple --pre --trusted-host=h.test"],
+        ["--pre", "--trusted-host 'h.test' -i 'https://h.test/simple'"],
+        ['--pypi-url "https://h.test/simple" --trusted-host h.test --pre --prefer-binary'],
+    ],
+)
+@pytest.mark.parametrize("kind", ["section", "file"])
+def test_several_options_on_a_line(read: Read, lines: list[str], kind: str) -> None:
+    """A line may hold several of pip's options, quoted or not; the same meaning is the same spec."""
+    if kind == "file":
+        spec = read("\n".join([*lines, "six"]) + "\n", name="requirements.txt")
+    else:
+        entries = "\n".join(f"    - |-\n      {line}" for line in [*lines, "six"])
+        spec = read(f"dependencies:\n  - python=3.11\n  - pip\n  - pip:\n{entries}\n")
+    plain = read("-i https://h.test/simple\n--trusted-host h.test\n--pre\nsix\n", name="requirements.txt")
+    assert spec.hash == plain.hash
+    assert spec.pip_options.index_url == "https://h.test/simple"
+    assert spec.pip_options.trusted_hosts == ("h.test",)
+    assert spec.pip_options.prerelease
+
+
 def test_virtual_packages(read: Read) -> None:
     """Defaults are a GPU and Debian 12's C library; settings go over them, and an empty one takes away."""
     text = "dependencies: [python]\n"
@@ -159,6 +218,28 @@ def test_virtual_packages(read: Read) -> None:
     found = dict(read(text, virtual_packages={"__cuda": "", "__glibc": 2.28}).virtual_packages)
     assert "__cuda" not in found
     assert found["__glibc"] == "2.28"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"__glibc": "2"}, r"__glibc is '2'; wheels are published for 2\.<number>"),
+        ({"__glibc": "2."}, "__glibc is '2.'"),
+        ({"__glibc": "3.1"}, "__glibc is '3.1'"),
+        ({"__glibc": "2.x"}, "__glibc is '2.x'"),
+        ({"__glibc": "new"}, "__glibc is 'new', which isn't a version"),
+        ({"__cuda": "=12"}, "__cuda is '=12', which isn't a version"),
+        ({"cuda": "12"}, "names 'cuda', which isn't a virtual package"),
+        ({"__CUDA": "12"}, "names '__CUDA'"),
+    ],
+)
+def test_virtual_packages_that_are_none(read: Read, given: dict[str, str], message: str) -> None:
+    """A name or a version that nothing could use is refused when it is read, with the right spelling."""
+    with pytest.raises(SpecError, match=message) as refused:
+        read("dependencies: [python]\n", virtual_packages=given)
+    assert "`__" in refused.value.remedy
+    for fine in ({"__glibc": "2.36.1"}, {"__cuda": "13"}, {"__glibc": ""}, {"__archspec": "1=zen4"}):
+        assert read("dependencies: [python]\n", virtual_packages=fine)
 
 
 @pytest.mark.parametrize(
@@ -200,11 +281,17 @@ def test_exclude_newer_means_the_same_everywhere(
         ("dependencies: [python, {pip: [six=1]}]\n", r"line 1, column 31: 'six=1' isn't a requirement"),
         ("dependencies: [python, {pip: [--frob]}]\n", r"the option --frob isn't known"),
         ("dependencies: [python, {pip: [--index-url]}]\n", r"--index-url needs a value"),
+        ("dependencies: [python, {pip: ['--pre https://me:secret@w.test']}]\n", r"word after --pre isn't"),
+        ("dependencies: [python, {pip: ['-i \"https://me:secret@w.test']}]\n", r"a quote isn't closed"),
+        ("dependencies: [python, {pip: ['six -i https://me:secret@w.test']}]\n", r"-i stands behind"),
         ("dependencies: [python, {pip: [-r none.txt]}]\n", r"none.txt can't be read"),
         ("dependencies: [python, {pip: ['--no-binary :all:']}]\n", r"only wheels can be locked"),
         ("dependencies: [python, {pip: [six --hash=md5:1]}]\n", r"isn't a sha256"),
         ("channels: ['https://me:secret@channels.test/c']\ndependencies: [python]\n", r"holds credentials"),
         ("channels: ['https://channels.test/t/tk-1234/c']\ndependencies: [python]\n", r"holds credentials"),
+        ("channels: ['https://h.test/t/tk-secret']\ndependencies: [python]\n", r"holds credentials"),
+        ("channels: ['https://h.test/t/x${TOKEN}/c']\ndependencies: [python]\n", r"holds credentials"),
+        ("channels: ['https://$USER:secret@h.test/c']\ndependencies: [python]\n", r"holds credentials"),
         (
             "dependencies: [python, {pip: ['a @ https://me:secret@w.test/a-1-py3-none-any.whl']}]\n",
             r"credentials",

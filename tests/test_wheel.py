@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import hashlib
 import io
 import os
 import stat
@@ -63,17 +65,14 @@ def test_schemes_go_where_they_belong(tmp_path: Path) -> None:
 
 
 def test_sizes_and_hashes_fit_the_content(tmp_path: Path) -> None:
-    """What an item says of itself is what it holds: also where RECORD is silent or a script was changed."""
+    """What an item says of itself is what it holds: also where a script was changed."""
     files: dict[str, Content] = {
         "listed": "a" * 300_000,
-        "unlisted": File(b"b" * 700_000, unlisted=True),
         "m-1.0.data/scripts/py": "#!pythonw\nx",
         "m-1.0.data/scripts/empty": "",
         "m-1.0.data/scripts/only": "#!python",
         "m-1.0.data/scripts/sh": "#!/bin/sh\n",
     }
-    import hashlib
-
     for item, data in opened(
         wheel("m", files=files, entry_points="[console_scripts]\nm = a:b.c\n"), tmp_path
     ).values():
@@ -159,6 +158,86 @@ def test_names_that_escape_are_refused(path: str, tmp_path: Path) -> None:
         opened(wheel("m", files={path: "x"}), tmp_path)
     assert "m-1.0-py3-none-any.whl" in str(caught.value)
     assert path in str(caught.value)
+
+
+def lines(*rows: str) -> dict[str, str]:
+    """Return a RECORD of these rows, besides those of the metadata."""
+    known = {
+        "METADATA": "Metadata-Version: 2.1\nName: m\nVersion: 1.0\n",
+        "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    info = "m-1.0.dist-info"
+    made = [f"{info}/{x},{hashed(text.encode())}" for x, text in known.items()]
+    return {"RECORD": "\n".join([*made, *rows, f"{info}/RECORD,,"]) + "\n"}
+
+
+def hashed(data: bytes, algorithm: str = "sha256") -> str:
+    """Return a content's hash and size as a row of RECORD has them."""
+    digest = base64.urlsafe_b64encode(hashlib.new(algorithm, data).digest()).rstrip(b"=").decode()
+    return f"{algorithm}={digest},{len(data)}"
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ((), "holds 'm.py', which RECORD doesn't list"),
+        ((f"m.py,{hashed(b'x')}", f"n.py,{hashed(b'x')}"), "lists 'n.py' in RECORD and doesn't hold it"),
+        (("m.py,,",), "states no sha256 for 'm.py'"),
+        ((f"m.py,{hashed(b'x', 'md5')}",), "states no sha256 for 'm.py'"),
+        ((f"m.py,{hashed(b'x').replace(',1', ',2')}",), "states 2 bytes for 'm.py', which holds 1"),
+        ((f"m.py,{hashed(b'x')}", f"m.py,{hashed(b'y')}"), "two things of 'm.py'"),
+        ((f"m.py,{hashed(b'y', 'sha512')}",), "states sha256 .* for 'm.py'"),
+        (("m.py",), "can't be unpacked"),
+    ],
+    ids=["unlisted", "absent", "no-hash", "weak-hash", "size", "twice", "other-sha512", "short-row"],
+)
+def test_a_record_that_is_not_true_is_refused(rows: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    """RECORD names every file, no other, and what it says of each fits; the wheel and the entry are named."""
+    with pytest.raises(PackageError, match=words) as caught:
+        opened(wheel("m", files={"m.py": "x"}, metadata=lines(*rows)), tmp_path)
+    assert "m-1.0-py3-none-any.whl" in str(caught.value)
+
+
+def test_signatures_and_stronger_hashes_are_fine(tmp_path: Path) -> None:
+    """RECORD states no hash of its signatures, and may state better ones than sha256; a size may be missing."""
+    row = f"m.py,{hashed(b'x', 'sha512')}".removesuffix("1")
+    made = wheel("m", files={"m.py": "x", "m-1.0.dist-info/RECORD.jws": "{}"}, metadata=lines(row))
+    found = opened(made, tmp_path)
+    assert found[f"{SITE}/m.py"][0].sha256 == hashlib.sha256(b"x").hexdigest()
+    assert record(found, "m-1.0.dist-info")["m.py"] == tuple(hashed(b"x").split(","))
+
+
+def test_a_script_that_is_changed_is_checked_first(tmp_path: Path) -> None:
+    """What RECORD states of a script is compared with the wheel's bytes, not with what they become."""
+    lie = File(b"#!python\nevil\n", stated=b"#!python\ngood\n")
+    with pytest.raises(PackageError, match=r"states sha256 .* for 'tool'"):
+        opened(wheel("m", files={"m-1.0.data/scripts/tool": lie}), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("NumPy.egg-info/PKG-INFO", "metadata of numpy"),
+        ("numpy-2.0-py3.11.egg-info", "metadata of numpy"),
+        (f"m-1.0.data/data/{SITE}/numpy-2.0.dist-info/METADATA", "metadata of numpy"),
+        ("m-1.0.data/data/conda-meta/python-3.11.0-0.json", "only the installer writes"),
+        ("m-1.0.data/data/conda-meta/history", "only the installer writes"),
+    ],
+)
+def test_another_packages_metadata_is_refused(path: str, words: str, tmp_path: Path) -> None:
+    """A wheel speaks for itself only, wherever in the archive it puts it."""
+    with pytest.raises(PackageError, match=words):
+        opened(wheel("m", files={path: "x"}), tmp_path)
+
+
+def test_own_and_vendored_metadata_is_kept(tmp_path: Path) -> None:
+    """What speaks for the wheel itself, and what lies deeper than site-packages, speaks for nobody else."""
+    files = {
+        "M.egg-info/PKG-INFO": "own",
+        "m/_vendor/numpy-2.0.dist-info/METADATA": "x",
+        f"m/env/{SITE}/numpy-2.0.dist-info/METADATA": "x",
+    }
+    assert {f"{SITE}/{x}" for x in files} <= set(opened(wheel("m", files=files), tmp_path))
 
 
 def test_symlinks_are_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from lockstep.azureml.discovery import keep_discovery_private
 from lockstep.azureml.failures import SIGN_IN, azureml_errors
 from lockstep.azureml.values import Target
 from lockstep.errors import WorkspaceError
@@ -56,6 +57,7 @@ def connect(
     """Sign in and return the workspace. Raises WorkspaceError in words, with what mends it."""
     from lockstep.azureml.workspace import Workspace
 
+    keep_discovery_private()
     with azureml_errors(f"connecting to the workspace {target.name}"):
         _quiet()
         from azureml.core import Workspace as SdkWorkspace

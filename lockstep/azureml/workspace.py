@@ -6,11 +6,12 @@ upload. Only this package imports azureml; nothing of it leaves: values come out
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lockstep.azureml import data, environments
+from lockstep.azureml.download import fetch
 from lockstep.azureml.failures import azureml_errors
 from lockstep.azureml.job import configuration
 from lockstep.azureml.values import Choice, EnvironmentVersion, Metrics, RemoteData, RunState, SubmittedRun
@@ -112,21 +113,15 @@ class Workspace:
         with azureml_errors(f"listing the files of {identifier}"):
             return tuple(sorted(run.get_file_names()))
 
-    def download(self, identifier: str, folder: Path, *, prefix: str = "outputs/") -> tuple[Path, ...]:
-        """Fetch what the run left below `prefix` ("" is everything) into `folder`, without the prefix."""
-        run = self.run(identifier)
-        fetched = []
-        with azureml_errors(f"downloading the files of {identifier}"):
-            for name in run.get_file_names():
-                if not name.startswith(prefix):
-                    continue
-                target = _inside(folder, name.removeprefix(prefix))
-                target.parent.mkdir(parents=True, exist_ok=True)
-                part = target.with_name(f".{target.name}.part")
-                run.download_file(name, str(part))
-                part.replace(target)
-                fetched.append(target)
-        return tuple(fetched)
+    def download(
+        self, identifier: str, folder: Path, *, prefix: str = "outputs/", say: Callable[[str], None] = print
+    ) -> tuple[Path, ...]:
+        """Fetch what the run left below `prefix` ("" is everything) into `folder`, without the prefix.
+
+        `say` gets a line for each file that is left out: its name leads out of the folder, or there is no room.
+        """
+        names = tuple(name for name in self.files(identifier) if name.startswith(prefix))
+        return fetch(self.run(identifier), names, folder, prefix, say)
 
     def upload(self, folder: Path, path: str, progress: Progress = SILENT) -> RemoteData:
         """Put a folder into the default datastore at `path`; what is there whole already isn't sent again."""
@@ -188,13 +183,3 @@ def _error(told: Any) -> str:
     """Return the message of a run's error, which Azure wraps in itself."""
     inner = (told or {}).get("error", told) if isinstance(told, dict) else None
     return str(inner.get("message") or inner.get("code") or "") if isinstance(inner, dict) else ""
-
-
-def _inside(folder: Path, name: str) -> Path:
-    """Return where a file goes; a service's file names don't get to leave the folder."""
-    target = (folder / name).resolve()
-    if not target.is_relative_to(folder.resolve()) or target == folder.resolve():
-        raise WorkspaceError(
-            f"The run has a file whose name leaves the folder: {name!r}.", "Fetch it in the studio."
-        )
-    return target

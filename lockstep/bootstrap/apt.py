@@ -8,6 +8,7 @@ import subprocess
 
 from lockstep.errors import LockstepError
 from lockstep.progress import Progress
+from lockstep.servers import read_servers
 
 
 def need(packages: dict[str, str], progress: Progress, *, install: bool) -> None:
@@ -28,7 +29,9 @@ def need(packages: dict[str, str], progress: Progress, *, install: bool) -> None
     with progress.task(f"Installing {' and '.join(missing)}"):
         done = _install(missing)
         if done.returncode:  # the machine's package lists may be old or missing
-            subprocess.run(["apt-get", "update"], capture_output=True, stdin=subprocess.DEVNULL)
+            subprocess.run(
+                ["apt-get", "update"], capture_output=True, stdin=subprocess.DEVNULL, env=apt_environment()
+            )
             done = _install(missing)
     if done.returncode:
         raise LockstepError(
@@ -43,5 +46,13 @@ def _install(packages: list[str]) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
-        env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"},
+        env=apt_environment(),
     )
+
+
+def apt_environment() -> dict[str, str]:
+    """Return apt's environment: no questions, English, and this machine's proxies, of which it reads few spellings.
+
+    A proxy that apt's own configuration names wins in apt.
+    """
+    return {**read_servers().proxies.environment(), "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}

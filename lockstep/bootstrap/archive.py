@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lockstep.bootstrap.apt import apt_environment
 from lockstep.bootstrap.sources import (
     ELSEWHERE,
     KEYRINGS,
@@ -185,7 +186,7 @@ def _apt(program: str, folder: Path, *arguments: str) -> subprocess.CompletedPro
     }
     command = [program, *(f"-o{key}={value}" for key, value in options.items()), *arguments]
     return subprocess.run(
-        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env={**os.environ, "LC_ALL": "C"}
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=apt_environment()
     )
 
 

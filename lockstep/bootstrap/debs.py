@@ -5,22 +5,23 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tarfile
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
+from lockstep.bootstrap.apt_proxy import proxies_of_apt
 from lockstep.bootstrap.archive import host_mirrors
 from lockstep.damage import is_whole
 from lockstep.errors import FetchError, PackageError
 from lockstep.home import Home
+from lockstep.image.layer import check_no_whiteout
 from lockstep.lock.locked import LockedDeb
 from lockstep.progress import Progress
 from lockstep.servers import hide, read_servers
 from lockstep.servers.download import Download
+from lockstep.servers.transfers import transfer
 
-_AT_ONCE = 4
 _LATER = (
     "Debian's mirrors keep only the newest version of a package. Run `./invoke lock --upgrade` to take "
     "today's, or add a snapshot archive of the lock's day to this machine's apt sources and run the same "
@@ -45,19 +46,14 @@ def fetch_debs(
     if not missing:
         return
     roots = in_turn(sources, host_mirrors(home) if mirrors is None else mirrors)
-    servers, stop = read_servers(), threading.Event()
+    servers = read_servers()
+    servers = replace(servers, proxies=proxies_of_apt(servers.proxies, roots))
     home.package("any").parent.mkdir(parents=True, exist_ok=True)
-    with (
-        servers.client() as client,
-        progress.task(f"Fetching {len(missing)} Debian packages", sum(deb.size for deb in missing)) as task,
-        ThreadPoolExecutor(_AT_ONCE) as pool,
-    ):
-        try:
-            list(pool.map(lambda deb: _download(deb, roots, home).run(client, servers, task, stop), missing))
-        except FetchError as error:
-            raise FetchError(error.message, _LATER) from error
-        finally:
-            stop.set()
+    downloads = [_download(deb, roots, home) for deb in missing]
+    try:
+        transfer(downloads, servers, progress, f"{len(missing)} Debian packages")
+    except FetchError as error:
+        raise FetchError(error.message, _LATER) from error
 
 
 def in_turn(sources: Sequence[str], mirrors: Sequence[str]) -> tuple[str, ...]:
@@ -119,6 +115,7 @@ class Deb:
                         f"The Debian package {self._path.name} would write to {member.name}.",
                         "Don't use it: the archive or the lock isn't trustworthy.",
                     )
+                check_no_whiteout(f"The Debian package {self._path.name}", member.name)
                 if member.isreg():
                     file = tree.extractfile(member)
                     assert file

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+from lockstep.redaction import remember, remember_url
 from lockstep.servers import hide
 
 _WITH_USER = re.compile(r"https?://[^/@\s]+@[^\s\]]+")
@@ -24,10 +25,12 @@ def with_password(uri: str, sources: Iterable[Path], folder: Path) -> str:
     for path in sources:
         for known in _WITH_USER.findall(_text(path)):
             if hide(known).rstrip("/") == uri:
+                remember_url(known)
                 return str(known).rstrip("/")
     for path in [folder / "auth.conf", *sorted((folder / "auth.conf.d").glob("*.conf"))]:
         for machine, user, password in _ENTRY.findall(_text(path)):
             if _is_for(machine, uri):
+                remember(password, user)
                 return uri.replace("://", f"://{quote(user, safe='')}:{quote(password, safe='')}@", 1)
     return uri
 

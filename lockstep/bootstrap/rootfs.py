@@ -10,10 +10,13 @@ import hashlib
 import io
 import json
 import tarfile
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lockstep.image.hardlinks import settle, settled_entry
+from lockstep.image.layer import check_no_whiteout, is_whiteout
 from lockstep.lock.locked import Bootstrap
 
 _SOURCES = "etc/apt/sources.list"
@@ -127,23 +130,38 @@ def _write_layer(rootfs: Path, target: _Hashed, record: Bootstrap) -> None:
         tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT) as layer,  # type: ignore[call-overload]
     ):
         members = {member.name.removeprefix("./"): member for member in source}
-        for name in sorted({*members, _SOURCES}):
+        for member in members.values():
+            if member.islnk():
+                member.linkname = member.linkname.removeprefix("./")
+        names = sorted({*members, _SOURCES})
+        settled = settle([x for x in names if x in members and not _is_dropped(x, members[x])], members)
+        for name in names:
             if name == _SOURCES:
                 layer.addfile(_sources_entry(len(sources), record.epoch), io.BytesIO(sources))
                 continue
             member = members[name]
             if name in (".", "") or _is_dropped(name, member):
                 continue
-            data = source.extractfile(member) if member.isreg() else None
+            check_no_whiteout(_owner(name, source, members), name)
+            content = settled_entry(name, members, settled)
+            data = source.extractfile(content) if content.isreg() else None
             member.name = name
             member.mtime = min(int(member.mtime), record.epoch)
             member.uname = member.gname = ""
             member.pax_headers = {
                 key: value for key, value in member.pax_headers.items() if key.startswith("SCHILY.xattr.")
             }
-            if member.islnk():
-                member.linkname = member.linkname.removeprefix("./")
             layer.addfile(member, data)
+
+
+def _owner(name: str, source: tarfile.TarFile, members: Mapping[str, tarfile.TarInfo]) -> str:
+    """Return the Debian package that a whiteout's name came with, in words; dpkg lists what each installed."""
+    for path, member in members.items() if is_whiteout(name) else ():
+        if path.startswith("var/lib/dpkg/info/") and path.endswith(".list") and member.isreg():
+            file = source.extractfile(member)
+            if file and f"/{name}" in file.read().decode(errors="replace").splitlines():
+                return f"The Debian package {path.rpartition('/')[2].removesuffix('.list')}"
+    return "A Debian package"
 
 
 def _sources_entry(size: int, epoch: int) -> tarfile.TarInfo:

@@ -66,7 +66,7 @@ def _digits_file(home: Home, progress: Progress, servers: Servers | None) -> byt
             virtual_packages=(("__glibc", "2.36"),),
         )
         locked = solve_pypi(spec, "3.11", {}, servers=servers, home=home)
-        found = next(package for package in locked if package.name == "scikit-learn")
+        found = next(package for package in locked.packages if package.name == "scikit-learn")
         fetch_url(found.url, found.sha256, found.size, home, progress, servers=servers)
     with zipfile.ZipFile(wheel) as archive:
         content = archive.read(_FILE)

@@ -11,6 +11,7 @@ from lockstep.engine.dockerfile import adds_nothing, depends_on_day
 from lockstep.engine.engine import Engine, EngineInfo, connect, find_engine
 from lockstep.engine.network import Network
 from lockstep.engine.system import System
+from lockstep.engine.user import job_user, open_to_others, unreadable
 
 __all__ = [
     "Container",
@@ -26,4 +27,7 @@ __all__ = [
     "connect",
     "depends_on_day",
     "find_engine",
+    "job_user",
+    "open_to_others",
+    "unreadable",
 ]

@@ -18,6 +18,9 @@ from lockstep.errors import EngineError, LockstepError
 
 INITS = ("docker-init", "catatonit")
 
+PROCESSES = 16_384
+"""Processes and threads that a container may have: eight GPUs' loaders need 2,000, and a fork bomb ends here."""
+
 GRACE_SECONDS = 2.0
 """How long a stopped script may take to end by itself after SIGINT, as after Ctrl-C in a terminal."""
 
@@ -33,10 +36,13 @@ class Mount:
 
 @dataclass(frozen=True)
 class ContainerRun:
-    """What to run in a container, and what it may touch. As it comes: no network and a read-only root.
+    """What to run in a container, and what it may touch. By default: no network and a read-only root.
+
+    It has no capabilities (capabilities(7)), whoever its user is, and can't get any: training needs none.
 
     `image` is an image ID or a name. `user` is "uid:gid" and needs no entry in the image's passwd.
-    `shm_size` and `memory` are bytes (`memory=None`: no limit). `gpus` asks for all the engine has, if
+    `shm_size` and `memory` are bytes (`memory=None`: no limit), `processes` how many processes and threads it
+    may have (0: no limit). `gpus` asks for all the engine has, if
     any. `network` is "none", "host" or the name of a network, in which other containers find this one
     as `hostname`. `tmpfs` are writable folders in memory; `HOME` is the first unless `environment`
     sets it.
@@ -50,6 +56,7 @@ class ContainerRun:
     working_dir: str = ""
     shm_size: int = 2 * 1024**3
     memory: int | None = None
+    processes: int = PROCESSES
     gpus: bool = False
     network: str = "none"
     hostname: str = ""
@@ -247,8 +254,11 @@ def container_config(run: ContainerRun, *, has_gpus: bool) -> dict[str, Any]:
         "LogConfig": {
             "Type": "none"
         },  # the output is read as it comes; a long run must not fill the engine's disk
+        "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges"],
     }
+    if run.processes:
+        host["PidsLimit"] = run.processes
     if run.memory is not None:
         host["Memory"] = host["MemorySwap"] = run.memory
     if run.gpus and has_gpus:

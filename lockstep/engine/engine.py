@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,6 +135,12 @@ class Engine:
             except docker.errors.NotFound:
                 return None
 
+    def image_variables(self, image: str) -> dict[str, str]:
+        """Return the environment variables that an image gives its containers."""
+        with engine_errors(f"looking at the image {image}"):
+            said = self.api.inspect_image(image)["Config"].get("Env") or []
+        return {name: value for name, _, value in (one.partition("=") for one in said)}
+
     def deliver(
         self,
         image: Image,
@@ -162,7 +168,7 @@ class Engine:
 
     def start(self, run: ContainerRun) -> Container:
         """Start a container and return it at once; whoever calls this removes it."""
-        return start_container(self.api, run, has_gpus=run.gpus and self.has_gpus)
+        return start_container(self.api, self._possible(run), has_gpus=run.gpus and self.has_gpus)
 
     def run(self, run: ContainerRun, on_line: OnLine) -> ExitStatus:
         """Run a container to its end, its lines going to `on_line` as they come, and remove it.
@@ -179,7 +185,11 @@ class Engine:
 
     def shell(self, run: ContainerRun) -> int:
         """Give a prompt in a container on this terminal until it ends; return its exit code. See shell.py."""
-        return shell(self.api, run, has_gpus=run.gpus and self.has_gpus)
+        return shell(self.api, self._possible(run), has_gpus=run.gpus and self.has_gpus)
+
+    def _possible(self, run: ContainerRun) -> ContainerRun:
+        """Return the run without a limit of processes where the engine can't set one, and may refuse to try."""
+        return run if self._facts.get("PidsLimit", True) else replace(run, processes=0)
 
     def private_network(self) -> contextlib.AbstractContextManager[Network]:
         """Give the containers of one run a network of their own, without a way out, until the block ends."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from lockstep.errors import EngineError
 from lockstep.home import Home
 from lockstep.progress import Progress
+from lockstep.servers import read_servers
 
 PACKAGES = ("docker.io", "iptables", "apparmor", "ca-certificates")
 """The engine and what it needs but does not bring: on a kernel with AppArmor no container runs without that package."""
@@ -118,7 +119,11 @@ def _install(progress: Progress) -> None:
 
 def _apt(arguments: list[str], on_line: Callable[[str], None]) -> tuple[int, str]:
     """Run apt-get without questions; return its exit code and its last ten lines."""
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+    environment = {
+        **read_servers().proxies.environment(),
+        "DEBIAN_FRONTEND": "noninteractive",
+        "LC_ALL": "C.UTF-8",
+    }
     lines: list[str] = []
     with subprocess.Popen(
         ["apt-get", "-o", "DPkg::Lock::Timeout=300", *arguments],
@@ -168,7 +173,10 @@ def start_dockerd(command: list[str], log: Path, answers: Callable[[], bool], pr
             stderr=output,
             start_new_session=True,
             cwd="/",
-            env={**os.environ, "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/bin:/bin"},
+            env={
+                **read_servers().proxies.environment(),
+                "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/bin:/bin",
+            },
         )
     if _wait(answers, lambda: process.poll() is not None):
         process.returncode = 0  # it is meant to outlive this process: no warning about that

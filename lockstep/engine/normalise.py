@@ -13,8 +13,10 @@ import tarfile
 from pathlib import Path
 from typing import IO
 
+from lockstep.errors import SpecError
 from lockstep.image import LAYER, ImageLayer
-from lockstep.image.layer import CHUNK, EPOCH
+from lockstep.image.hardlinks import settle, settled_entry
+from lockstep.image.layer import CHUNK, EPOCH, WHITEOUT, is_whiteout
 from lockstep.image.store import Store
 
 BUILD_FOLDER = ".lockstep-build"
@@ -62,19 +64,43 @@ def _only_parents(tar: tarfile.TarFile, members: list[tarfile.TarInfo]) -> bool:
 
 
 def _write(tar: tarfile.TarFile, members: list[tarfile.TarInfo], file: IO[bytes]) -> None:
-    """Write the members sorted by path; hard links come last, after what they link to."""
+    """Write the members sorted by path; hard links come last, after what they link to.
+
+    The first link to a file that is left out holds its content.
+    """
+    entries = {_clean(member.name): member for member in tar.getmembers()}
+    for path, member in entries.items():
+        member.name = path
+        if member.islnk():
+            member.linkname = _clean(member.linkname)
+    kept = {_clean(member.name) for member in members} - {""}
+    order = sorted(kept, key=lambda x: (entries[x].islnk(), x))
+    settled = settle(order, entries)
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as out:
-        for member in sorted(members, key=lambda x: (x.islnk(), _clean(x.name))):
-            content = tar.extractfile(member) if member.isreg() else None
-            member.name = _clean(member.name)
-            if not member.name:
-                continue
-            if member.islnk():
-                member.linkname = _clean(member.linkname)
+        for path in order:
+            _check_whiteout(entries[path])
+            original = settled_entry(path, entries, settled)
+            content = tar.extractfile(original) if original.isreg() else None
+            member = entries[path]
             member.mtime = EPOCH
             member.uname = member.gname = ""
             member.pax_headers = {k: v for k, v in member.pax_headers.items() if k.startswith(KEPT_HEADERS)}
             out.addfile(member, content)
+
+
+def _check_whiteout(member: tarfile.TarInfo) -> None:
+    """Raise SpecError for a whiteout's name that no removal has: the step made a file or folder of that name.
+
+    A removal is an empty file (OCI layer spec, "Whiteouts"). A step that makes just that removes what it
+    could have removed with `rm`.
+    """
+    folder, _, _ = member.name.rpartition("/")
+    if is_whiteout(folder) or (is_whiteout(member.name) and not (member.isreg() and member.size == 0)):
+        raise SpecError(
+            f"A step of docker/Dockerfile makes {member.name!r}: a name that begins with {WHITEOUT} makes engines "
+            "delete files of the layers below.",
+            "Give it another name, or remove it in the same step.",
+        )
 
 
 def _clean(name: str) -> str:

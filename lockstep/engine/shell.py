@@ -30,6 +30,7 @@ def shell(api: Any, run: ContainerRun, *, has_gpus: bool) -> int:
     config = container_config(run, has_gpus=has_gpus)
     config |= {"Tty": on_terminal, "OpenStdin": True, "StdinOnce": True, "AttachStdin": True}
     config["HostConfig"]["Init"] = False  # a shell looks after signals and children itself
+    del config["HostConfig"]["CapDrop"]  # whoever types here is the person: root may write what isn't root's
     if on_terminal:
         config["Env"].append(f"TERM={os.environ.get('TERM', 'xterm')}")
     name = f"lockstep-{uuid.uuid4().hex[:12]}"

@@ -34,10 +34,10 @@ from lockstep.image import CREATED, Image, ImageLayer
 from lockstep.image.layer import EPOCH
 from lockstep.image.store import Store
 from lockstep.progress import Progress
+from lockstep.servers import certificates, read_servers
 
 FORMAT = "1"  # raise it when the same Dockerfile would be normalised differently
-CA_VARIABLES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "NODE_EXTRA_CA_CERTS")
-PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
+CA_VARIABLES = (*certificates.VARIABLES, "NODE_EXTRA_CA_CERTS")
 CONFIG_KEYS = ("User", "ExposedPorts", "Env", "Volumes", "WorkingDir", "Labels", "StopSignal", "Shell")
 
 
@@ -114,21 +114,20 @@ def _build(
     api: Any, name: str, text: str, context: dict[str, Path], progress: Progress, made: list[str]
 ) -> None:
     """Build on the image `name`; `made` gets the engine's id of what comes out of each step."""
+    servers = read_servers()
     settings = {"SOURCE_DATE_EPOCH": str(EPOCH)}  # bytecode then has no times in it, nor has much else
     extra: dict[str, bytes] = {}
-    if authorities := _authorities():
+    if authorities := certificates.joined((*servers.ca_bundles(), *_nodes_own())):
         at = f"/{BUILD_FOLDER}/ca.crt"
         extra[f"{BUILD_FOLDER}/ca.crt"] = authorities
         extra[f"{BUILD_FOLDER}/apt.conf"] = f'Acquire::https::CaInfo "{at}";\n'.encode()
         settings |= dict.fromkeys(CA_VARIABLES, at) | {"APT_CONFIG": f"/{BUILD_FOLDER}/apt.conf"}
     told = with_build_settings(text, settings, BUILD_FOLDER if extra else "")
     extra[f"{BUILD_FOLDER}.Dockerfile"] = told.encode()
-    proxies = {
-        spelled: value
-        for variable in PROXY_VARIABLES
-        for spelled in (variable, variable.lower())
-        if (value := os.environ.get(spelled))
-    }
+    arguments = {
+        BASE_IMAGE: name,
+        **servers.proxies.variables(),
+    }  # the engine leaves proxies out of the image
     lines: list[str] = []
     with contextlib.ExitStack() as stack:
         task = stack.enter_context(progress.task("docker/Dockerfile", unit="steps"))
@@ -138,7 +137,7 @@ def _build(
             fileobj=file,
             custom_context=True,
             dockerfile=f"{BUILD_FOLDER}.Dockerfile",
-            buildargs={BASE_IMAGE: name, **proxies},  # the engine keeps proxies out of what it makes
+            buildargs=arguments,
             network_mode="host",
             rm=True,
             forcerm=True,
@@ -165,13 +164,10 @@ def _failed(told: str, lines: list[str]) -> LockstepError:
     return in_words(told, "building docker/Dockerfile")
 
 
-def _authorities() -> bytes:
-    """Return the certificate authorities that a setting of this machine names, or nothing."""
-    for variable in CA_VARIABLES:
-        path = Path(os.environ.get(variable, ""))
-        if path.is_file():
-            return path.read_bytes()
-    return b""
+def _nodes_own() -> tuple[str, ...]:
+    """Return the file of certificates that Node.js adds to its own, which only this build's steps may need."""
+    path = os.environ.get("NODE_EXTRA_CA_CERTS", "")
+    return (path,) if Path(path).is_file() else ()
 
 
 def _context(files: dict[str, Path], extra: dict[str, bytes]) -> IO[bytes]:

@@ -6,10 +6,8 @@ Four at a time; what is there already isn't touched; what a killed run left cont
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -19,12 +17,11 @@ from lockstep.home import Home
 from lockstep.lock.locked import BOOTSTRAP_SCHEME, Bootstrap, LockedPackage
 from lockstep.progress import SILENT, Progress
 from lockstep.servers import Servers, read_servers
-from lockstep.servers.download import Download, StoppedError
+from lockstep.servers.download import Download
+from lockstep.servers.transfers import transfer
 
 if TYPE_CHECKING:
     import httpx
-
-_AT_ONCE = 4
 
 
 def fetch(
@@ -111,7 +108,7 @@ def _own_addresses(package: LockedPackage, channel: Path) -> tuple[str, ...]:
 
 
 def _run(downloads: Sequence[Download], home: Home, progress: Progress, servers: Servers) -> None:
-    """Run the downloads on daemon threads, so that Ctrl-C ends at once however long a server is silent."""
+    """Run the downloads, if the disk has room for them."""
     folder = home.packages
     folder.mkdir(parents=True, exist_ok=True)
     total = sum(download.size or 0 for download in downloads)
@@ -120,32 +117,5 @@ def _run(downloads: Sequence[Download], home: Home, progress: Progress, servers:
             f"{total / 1e6:,.0f} MB are to be fetched; the disk of {folder} has {free / 1e6:,.0f} MB free.",
             "Free some space (`./invoke clean` removes what Lockstep can make again), or set LOCKSTEP_HOME.",
         )
-    waiting: SimpleQueue[Download] = SimpleQueue()
-    for download in downloads:
-        waiting.put(download)
-    results: SimpleQueue[BaseException | None] = SimpleQueue()
-    stop = threading.Event()
     what = downloads[0].name if len(downloads) == 1 else f"{len(downloads)} packages"
-    with servers.client() as client, progress.task(f"Fetching {what}", total or None) as task:
-
-        def work() -> None:
-            while not stop.is_set():
-                try:
-                    download = waiting.get_nowait()
-                except Empty:
-                    return
-                try:
-                    download.run(client, servers, task, stop)
-                    results.put(None)
-                except BaseException as error:  # the waiting thread raises it
-                    results.put(error)
-
-        for _ in range(min(_AT_ONCE, len(downloads))):
-            threading.Thread(target=work, name="fetch", daemon=True).start()
-        try:
-            for _ in downloads:
-                error = results.get()
-                if error is not None and not isinstance(error, StoppedError):
-                    raise error
-        finally:
-            stop.set()
+    transfer(downloads, servers, progress, what)

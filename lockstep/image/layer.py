@@ -24,11 +24,19 @@ EPOCH = 315532800
 """The time of every entry, 1980-01-01T00:00:00Z: the first that a zip file can hold, so that code in the
 image can zip up its own files."""
 
-FORMAT = "3"
-"""The layer format's version. Raise it when the same package would give other bytes; it is part of every
-key in the store, so layers of the old format are made again."""
+FORMAT = "4"
+"""The layer format's version. Raise it when the same package would give other bytes, or when more is checked
+while a layer is made; it is part of every key in the store, so layers of the old format are made again."""
 
+WHITEOUT = ".wh."
+"""What a name begins with that removes something from a lower layer (OCI image spec, "Whiteouts")."""
+
+REMEDY = "Report it to the package's authors; until it is fixed, pin another version or leave it out."
 CHUNK = 1 << 20
+LARGE = 8 << 20
+"""Bytes beyond which a file's own hash isn't taken while it is written: the few such files hold nine tenths
+of all bytes, and are hashed while the engine takes the image (docs/decisions/13)."""
+
 END = bytes(1024)  # two zero blocks end a tar (POSIX pax, "ustar Interchange Format")
 
 
@@ -75,21 +83,28 @@ class Entry:
 class LayerWriter:
     """Writes one layer to a file, hashing what passes. Entries must come sorted by path.
 
+    `source` is what the layer is made of, for the words of errors: "The wheel m-1.0-py3-none-any.whl".
+
     Parent folders are added by themselves, with one mode and one time, so two layers that share a folder
     say the same of it. `close` writes the end and gives the digest; there is none before. `places` says
     where in the tar each path is: the first byte of its header, and the first after its content.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, source: str) -> None:
         self.size = 0
         self.places: dict[str, tuple[int, int]] = {}
         self._file = file
+        self._source = source
         self._hash = hashlib.sha256()
         self._last = ""
         self._closed = False
 
-    def add(self, entry: Entry, chunks: Iterable[bytes] = ()) -> None:
-        """Write an entry and its content; `chunks` must hold exactly `entry.size` bytes."""
+    def add(self, entry: Entry, chunks: Iterable[bytes] = ()) -> str:
+        """Write an entry and its content; return the content's sha256 in hex, "" for one above LARGE.
+
+        `chunks` must hold exactly `entry.size` bytes.
+        """
+        content = hashlib.sha256() if entry.size <= LARGE else None
         with self._place(entry.path):
             left = entry.size
             held = entry.header()  # written with the first chunk: most files have but one
@@ -97,12 +112,17 @@ class LayerWriter:
                 left -= len(chunk)
                 if left < 0:
                     break
+                if content is not None:
+                    content.update(chunk)
                 self._write(held + chunk)
                 held = b""
             if left:
                 more = "more" if left < 0 else "fewer"
-                raise PackageError(f"{entry.path} holds {more} bytes than its package says.")
+                raise PackageError(
+                    f"{self._source} holds {more} bytes of {entry.path} than it says ({entry.size}).", REMEDY
+                )
             self._write(held + bytes(-entry.size % 512))
+        return content.hexdigest() if content is not None else ""
 
     def copy(self, path: str, blocks: Iterable[bytes]) -> None:
         """Write an entry as another layer holds it: header, content and padding."""
@@ -121,6 +141,7 @@ class LayerWriter:
     def _place(self, path: str) -> Iterator[None]:
         if path <= self._last:
             raise ValueError(f"entries out of order: {path!r} after {self._last!r}")
+        check_no_whiteout(self._source, path)
         self._last = path
         for folder in parents(path):
             if folder not in self.places:
@@ -135,6 +156,25 @@ class LayerWriter:
         self._hash.update(data)
         self._file.write(data)
         self.size += len(data)
+
+
+def check_no_whiteout(source: str, path: str) -> None:
+    """Raise PackageError for a path that engines take for the removal of something in a lower layer.
+
+    Such is any name that begins with `.wh.`, a folder's too (OCI image spec, "Whiteouts"). `source` is what
+    holds the path.
+    """
+    if is_whiteout(path):
+        raise PackageError(
+            f"{source} holds {path!r}: a name that begins with {WHITEOUT} makes engines delete files of the "
+            "layers below.",
+            REMEDY,
+        )
+
+
+def is_whiteout(path: str) -> bool:
+    """Say whether a part of a path is a whiteout's name."""
+    return f"/{WHITEOUT}" in f"/{path}"
 
 
 def parents(path: str) -> Iterator[str]:

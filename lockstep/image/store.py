@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lockstep.damage import damaged, is_there, is_whole
-from lockstep.errors import DiskFullError, IntegrityError, LockstepError
+from lockstep.errors import DiskFullError, IntegrityError
 from lockstep.home import Home
 from lockstep.image.image import BASE_DIGEST, Image, ImageLayer
 from lockstep.image.layer import CHUNK, Layer
@@ -62,7 +62,7 @@ class Store:
             yield
         except DiskFullError:
             raise
-        except (LockstepError, OSError):
+        except Exception:
             for digest in digests:
                 self.check(digest)
             raise

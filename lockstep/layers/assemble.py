@@ -6,6 +6,7 @@ environment that holds the package shares it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -14,11 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lockstep.home import Home
-from lockstep.image.layer import FORMAT, Layer
+from lockstep.image.layer import FORMAT, LARGE, Layer
 from lockstep.image.store import Store
-from lockstep.layers.collision import check_collisions
+from lockstep.layers.blob import content_of
+from lockstep.layers.collision import FOLDER, check_collisions, link_to
 from lockstep.layers.grouping import group, merge
-from lockstep.layers.package import Python
+from lockstep.layers.large import checked_meanwhile
+from lockstep.layers.package import Python, hash_of
 from lockstep.layers.prefix import python_of
 from lockstep.layers.workshop import BUFFER, Workshop
 from lockstep.lock.locked import LockedPackage
@@ -68,18 +71,41 @@ def assemble(
                     Workshop(store, lock.packages, packages, folder, task.advance) as workshop,
                 ):
                     workshop.make(missing)
-            check_collisions(
-                {
-                    _named(x): {p: what for p, (what, _, _) in store.files(key).items()}
-                    for x, key in keys.items()
-                }
-            )
+            _check_collisions(store, keys)
             layers = tuple(
                 _layer_of(store, [keys[x] for x in members], folder, set(missing.values()))
                 for members in group(lock.packages)
             )
         store.save_layers(_lock_key(lock), layers)
         return layers
+
+
+def checked(lock: Lock, home: Home) -> contextlib.AbstractContextManager[None]:
+    """Hash the large files of the lock's packages while the block runs; raise PackageError for a wrong one.
+
+    Once per package and machine: with nothing to compare it costs nothing.
+    """
+    python = python_of(lock.packages)
+    return checked_meanwhile(Store(home), [_package_key(x, python) for x in lock.packages])
+
+
+def _check_collisions(store: Store, keys: Mapping[LockedPackage, str]) -> None:
+    files = {_named(x): store.files(key) for x, key in keys.items()}
+    layers = {_named(x): store.layer(key) for x, key in keys.items()}
+
+    read: list[str] = []
+
+    def content(package: str, path: str) -> str:
+        what, start, end = files[package][path]
+        layer = layers[package]
+        if end - start <= LARGE or layer is None or what == FOLDER or what.startswith(link_to("")):
+            return what  # hashed while it was written
+        read.append(layer.diff_id)
+        return hash_of(content_of(store.blob(layer.diff_id), start, end))
+
+    contents = {package: {p: what for p, (what, _, _) in x.items()} for package, x in files.items()}
+    with store.suspected(read):
+        check_collisions(contents, content)
 
 
 def _layer_of(store: Store, keys: Sequence[str], folder: Path, made_now: Set[str]) -> Layer:

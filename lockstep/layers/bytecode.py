@@ -35,6 +35,7 @@ TESTS = frozenset({"test", "tests"})
 _SERVER = Path(__file__).with_name("compile_server.py").read_text()
 _ASK = struct.Struct(">II")
 _TELL = struct.Struct(">i")
+_FAILED = -2  # instead of a size: why it isn't compiled follows
 
 
 def sources(items: Iterable[Item], python: Python) -> Iterator[list[Item]]:
@@ -54,12 +55,12 @@ def sources(items: Iterable[Item], python: Python) -> Iterator[list[Item]]:
         yield piece
 
 
-def is_made_from(path: str, others: set[str]) -> bool:
-    """Say whether `path` is bytecode in __pycache__ of a source among `others` (PEP 3147)."""
+def source_of(path: str) -> str | None:
+    """Return the source of bytecode in __pycache__ (PEP 3147), or None if `path` is no such bytecode."""
     folder, name = posixpath.split(path)
     if posixpath.basename(folder) != "__pycache__" or not name.endswith(".pyc"):
-        return False
-    return posixpath.join(posixpath.dirname(folder), name.split(".", 1)[0] + ".py") in others
+        return None
+    return posixpath.join(posixpath.dirname(folder), name.split(".", 1)[0] + ".py")
 
 
 class Compiler:
@@ -81,7 +82,8 @@ class Compiler:
     def compile(self, piece: Sequence[Item], spool: Path) -> list[Item]:
         """Compile a piece of work into one file, `spool`, and return the .pyc items, which read from it.
 
-        What isn't valid Python is left out, as pip leaves it. Raises PackageError if the compiler dies.
+        What isn't valid Python is left out, as pip leaves it. Raises PackageError if a file isn't compiled
+        for another reason, such as want of memory: an image without its .pyc would be another image.
         """
         server = self._free.get()
         try:
@@ -147,7 +149,7 @@ class _Server:
         except OSError as error:
             raise _no_start(interpreter) from error
         try:
-            self._tag = self._read(_TELL.unpack(self._read(_TELL.size))[0]).decode()
+            self._tag = self._read(self._size()).decode()
         except OSError as error:
             self.kill()
             raise _no_start(interpreter) from error
@@ -170,16 +172,27 @@ class _Server:
             assert self._process.stdin is not None
             self._process.stdin.write(b"".join(asked))
             self._process.stdin.flush()
-            return [self._answer() for _ in piece]
+            return [self._answer(item) for item in piece]
         except OSError as error:
             raise PackageError(
                 f"The image's Python died while it compiled {piece[0].path} or a file after it.",
-                "Pin another version of the package or of Python.",
+                "If the machine is short of memory, free some and run the same command again; else pin "
+                "another version of the package or of Python.",
             ) from error
 
-    def _answer(self) -> bytes | None:
-        (size,) = _TELL.unpack(self._read(_TELL.size))
+    def _answer(self, item: Item) -> bytes | None:
+        size = self._size()
+        if size == _FAILED:
+            why = self._read(self._size()).decode("utf-8", "replace").strip()
+            raise PackageError(
+                f"The image's Python couldn't compile {item.path}: {why}.",
+                "Free some memory, or lift this shell's limit of it (`ulimit -v unlimited`), and run the same "
+                "command again; if it stays so, pin another version of the package or of Python.",
+            )
         return None if size < 0 else self._read(size)
+
+    def _size(self) -> int:
+        return int(_TELL.unpack(self._read(_TELL.size))[0])
 
     def _read(self, size: int) -> bytes:
         assert self._process.stdout is not None

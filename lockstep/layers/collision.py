@@ -1,36 +1,88 @@
-"""Collision: two packages that write one path differently, where the later layer would win in silence."""
+"""Collision: what a package may not do to another: write its paths, its metadata, or its modules' bytecode."""
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from lockstep.errors import PackageError
 from lockstep.image.layer import PREFIX
+from lockstep.layers.bytecode import source_of
+from lockstep.layers.package import metadata_of
 
 FOLDER = "folder"
+Contents = Mapping[str, Mapping[str, str]]
 
 
-def check_collisions(contents: Mapping[str, Mapping[str, str]]) -> None:
-    """Raise PackageError, naming both packages and the path, for the first that two packages differ in.
+def link_to(target: str) -> str:
+    """Return what a symlink's path holds, in terms that no file's hash and no folder can have."""
+    return f"-> {target}"
 
-    `contents` is, for each package by what a person calls it, what each path holds: FOLDER, a symlink's
-    target or a content's hash. The same bytes twice are fine.
-    """
+
+def doubled(contents: Contents) -> dict[str, list[str]]:
+    """Return the paths that more than one package writes and that aren't folders for all, and the packages."""
     seen: dict[str, str] = {}
-    owner: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
     for package, files in contents.items():
         for path, what in files.items():
-            found = seen.setdefault(path, what)
-            if found == what:
-                owner.setdefault(path, package)
+            if what == FOLDER and contents[seen.setdefault(path, package)][path] == FOLDER:
                 continue
-            where = posixpath.join("/", path)
-            kinds = ""
-            if FOLDER in (found, what):
-                kinds = " (a folder for one, not for the other)"
-            raise PackageError(
-                f"{owner[path]} and {package} both write {where}, with different content{kinds}.",
-                "Leave one of the two out of the spec, or choose versions that don't overlap; "
-                f"{PREFIX} holds one file of a name.",
-            )
+            if (first := seen.setdefault(path, package)) != package:
+                found.setdefault(path, [first]).append(package)
+    return found
+
+
+def check_collisions(contents: Contents, content: Callable[[str, str], str]) -> None:
+    """Raise PackageError, naming both packages and the path, for the first that two packages differ in.
+
+    `contents` is, for each package by what a person calls it, what each path holds: FOLDER, `link_to` a
+    target, or a content's hash; `content(package, path)` gives that of the bytes themselves. The same bytes
+    twice are fine. One package's metadata and bytecode are its own, whether or not it writes the same path.
+    """
+    for path, packages in doubled(contents).items():
+        first, *others = packages
+        found = content(first, path)
+        for other in others:
+            if (what := content(other, path)) != found:
+                kinds = " (a folder for one, not for the other)" if FOLDER in (found, what) else ""
+                raise _collision(first, other, path, f"both write {{}}, with different content{kinds}")
+    _check_metadata(contents)
+    _check_bytecode(contents)
+
+
+def _check_metadata(contents: Contents) -> None:
+    """Raise PackageError for two packages that write different files of one project's metadata."""
+    owners: dict[str, tuple[str, dict[str, str]]] = {}
+    for package, files in contents.items():
+        own: dict[str, dict[str, str]] = {}
+        for path, what in files.items():
+            if what != FOLDER and (name := metadata_of(path)) is not None:
+                own.setdefault(name, {})[path] = what
+        for name, written in own.items():
+            first, theirs = owners.setdefault(name, (package, written))
+            if different := sorted(written.keys() ^ theirs.keys()):
+                raise _collision(first, package, different[0], f"both write metadata of {name} ({{}})")
+
+
+def _check_bytecode(contents: Contents) -> None:
+    """Raise PackageError for a package that brings bytecode of another's module."""
+    compiled = [
+        (package, path, source)
+        for package, files in contents.items()
+        for path in files
+        if path.endswith(".pyc") and (source := source_of(path)) is not None and source not in files
+    ]
+    for package, path, source in compiled:
+        for other, files in contents.items():
+            if source in files:
+                raise _collision(
+                    package, other, path, "don't go together: the first writes {}, bytecode of the second"
+                )
+
+
+def _collision(one: str, two: str, path: str, what: str) -> PackageError:
+    return PackageError(
+        f"{one} and {two} {what.format(posixpath.join('/', path))}.",
+        "Leave one of the two out of the spec, or choose versions that don't overlap; "
+        f"{PREFIX} holds one file of a name.",
+    )

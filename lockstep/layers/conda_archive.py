@@ -1,25 +1,96 @@
-"""Archive: a look at every name in a conda package before anything of it is unpacked on this machine."""
+"""Archive: a look at a conda package before anything of it is unpacked on this machine.
+
+What a package says of itself is looked at as closely as its names: the linker believes `info/paths.json`,
+writes to whatever path stands there, and ends the whole process at some.
+"""
 
 from __future__ import annotations
 
+import json
+import lzma
+import os
 import posixpath
+import shutil
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lockstep.errors import PackageError
-from lockstep.layers.package import REMEDY, check_link, check_path
+from lockstep.image.layer import REMEDY, check_no_whiteout
+from lockstep.layers.package import check_link, check_not_record, check_path, in_words
 
-_SCRIPTS = ("post-link", "pre-link")  # pre-unlink runs at removal, which an image never sees
+MAX_INFO = 64 << 20
+"""Bytes of a file in `info/` beyond which it isn't read; a package of 100,000 files lists them in 40 MB."""
+
+_INFO = ("info/index.json", "info/paths.json", "info/files")
+COPY = 1 << 20
+DAMAGED = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    lzma.LZMAError,
+)
+"""What zipfile can raise that is the zip's own fault."""
 
 
-async def read_index(label: str, name: str, path: Path) -> bytes:
-    """Return info/index.json of the archive at `path`, whose entries are all checked on the way.
+@dataclass(frozen=True)
+class Archive:
+    """What a look found: `info/index.json`, the entries of paths.json by path, and every name there is.
 
-    Raises PackageError, naming the entry, for one that would land outside, comes twice, lies below a
-    link, is a device, or is a script that conda would run.
+    `paths` is empty for a package of conda's first format, which only names its files (`info/files`).
+    `is_link` says of each name whether it is a symlink.
+    """
+
+    index: bytes
+    paths: Mapping[str, Mapping[str, Any]]
+    is_link: Mapping[str, bool]
+
+
+def lay(label: str, path: Path, named: Path) -> None:
+    """Lay the archive at `path` under a name that ends as its kind does, in a form that rattler reads.
+
+    rattler-build wrote ZIP64 fields (APPNOTE 4.5.3) that nothing refers to; rattler's reader of single
+    entries refuses them (conda/rattler#2305). Such an archive is copied without them, contents unchanged.
+    """
+    named.parent.mkdir(parents=True, exist_ok=True)
+    if named.suffix == ".conda":
+        with (
+            in_words(label, *DAMAGED),
+            zipfile.ZipFile(path) as source,
+        ):
+            if any(entry.extra for entry in source.infolist()):
+                _copy(source, named)
+                return
+    named.symlink_to(path.resolve())
+
+
+def _copy(source: zipfile.ZipFile, target: Path) -> None:
+    with zipfile.ZipFile(target, "x") as plain:
+        for entry in source.infolist():
+            copied = zipfile.ZipInfo(entry.filename)
+            copied.file_size = entry.file_size  # tells whether it needs a ZIP64 field
+            with source.open(entry) as content, plain.open(copied, "w") as out:
+                shutil.copyfileobj(content, out, COPY)
+
+
+async def read_archive(label: str, stem: str, path: Path) -> Archive:
+    """Look at the archive at `path`, whose name without its suffix is `stem`, and return what it holds.
+
+    Raises PackageError, naming the entry, for a name that would land outside, comes twice, lies below a
+    link or is a whiteout's, for a device, and for info that belongs to another package or names another
+    place or a file that isn't there.
     """
     from rattler.package_streaming import PackageArchive
 
-    index: bytes | None = None
+    info: dict[str, bytes] = {}
     is_link: dict[str, bool] = {}
     try:
         archive = await PackageArchive.from_path(path)
@@ -30,11 +101,8 @@ async def read_index(label: str, name: str, path: Path) -> bytes:
                 there = entry.name.rstrip("/").removeprefix("./")
                 if there in ("", ".") or (folder and there in is_link):
                     continue
-                check_path(label, there)
-                if there in is_link:
-                    raise PackageError(f"{label} holds {there!r} twice.", REMEDY)
+                _check_name(label, there, is_link)
                 is_link[there] = entry.is_symlink
-                _check_above(label, there, is_link)
                 if entry.is_hardlink:
                     target = (entry.link_target or "").removeprefix("./")
                     if target not in is_link:
@@ -45,17 +113,57 @@ async def read_index(label: str, name: str, path: Path) -> bytes:
                     check_link(label, there, entry.link_target or "")
                 elif not entry.is_file and not folder:
                     raise PackageError(f"{label} holds {there!r}, which is no file, folder or link.", REMEDY)
-                _check_script(label, name, there)
-                if there == "info/index.json":
-                    index = await entry.read()
-    except OSError as error:
+                if there in _INFO and not entry.is_link:
+                    if entry.size > MAX_INFO:
+                        raise PackageError(f"{label} holds {there!r} of {entry.size} bytes.", REMEDY)
+                    info[there] = await entry.read()
+    except (OSError, UnicodeError) as error:
         raise PackageError(f"{label} can't be unpacked: {error}.", REMEDY) from error
-    if index is None:
+    if "info/index.json" not in info:
         raise PackageError(f"{label} holds no info/index.json.", REMEDY)
-    return index
+    with in_words(label, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        _check_index(label, stem, json.loads(info["info/index.json"]))
+        paths = {}
+        for told in _told_paths(info):
+            where = told["_path"]
+            if where in paths:
+                raise PackageError(f"{label} lists {where!r} twice in info/paths.json.", REMEDY)
+            paths[where] = told
+            _check_listed(label, where, told, is_link)
+    return Archive(info["info/index.json"], paths if "info/paths.json" in info else {}, is_link)
 
 
-def _check_above(label: str, path: str, is_link: dict[str, bool]) -> None:
+def check_extracted(label: str, archive: Archive, folder: Path) -> None:
+    """Raise PackageError unless `folder`, into which rattler extracted an archive, holds what the look found.
+
+    An archive can be written so that two readers find different things in it: a second member of the zip,
+    another frame of zstd.
+    """
+    for root, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = os.path.join(root, name)
+            there = os.path.relpath(path, folder)
+            is_folder = name in folders and not os.path.islink(path)
+            if not is_folder and archive.is_link.get(there) is not os.path.islink(path):
+                raise PackageError(
+                    f"{label} holds {there!r} for one reader and not for another.",
+                    REMEDY,
+                )
+
+
+def _told_paths(info: Mapping[str, bytes]) -> Iterator[dict[str, Any]]:
+    if "info/paths.json" in info:
+        yield from json.loads(info["info/paths.json"])["paths"]
+    else:
+        names = info.get("info/files", b"").decode().splitlines()
+        yield from ({"_path": x.strip(), "path_type": ""} for x in names if x.strip())
+
+
+def _check_name(label: str, path: str, is_link: Mapping[str, bool]) -> None:
+    check_path(label, path)
+    check_no_whiteout(label, path)
+    if path in is_link:
+        raise PackageError(f"{label} holds {path!r} twice.", REMEDY)
     above = posixpath.dirname(path)
     while above:
         if is_link.get(above):
@@ -63,10 +171,14 @@ def _check_above(label: str, path: str, is_link: dict[str, bool]) -> None:
         above = posixpath.dirname(above)
 
 
-def _check_script(label: str, name: str, path: str) -> None:
-    for kind in _SCRIPTS:
-        if path == f"bin/.{name}-{kind}.sh":
-            raise PackageError(
-                f"{label} needs its {kind} script, and nothing runs while an image is built: {path!r}.",
-                f"Leave {name} out of the spec, or do in docker/Dockerfile what its script does.",
-            )
+def _check_index(label: str, stem: str, index: Mapping[str, Any]) -> None:
+    found = f"{index['name']}-{index['version']}-{index['build']}"
+    if found != stem:
+        raise PackageError(f"{label} says in info/index.json that it is {found}.", REMEDY)
+
+
+def _check_listed(label: str, path: str, told: Mapping[str, Any], is_link: Mapping[str, bool]) -> None:
+    check_path(label, path)
+    check_not_record(label, path)
+    if path not in is_link and told["path_type"] != "directory":
+        raise PackageError(f"{label} lists {path!r}, which it doesn't hold.", REMEDY)

@@ -52,7 +52,7 @@ def merge(parts: Sequence[tuple[Path, Places]], file: BinaryIO) -> tuple[str, in
 
     Each part is a layer's file and where its paths are in it. What two parts hold alike is written once.
     """
-    writer = LayerWriter(file)
+    writer = LayerWriter(file, "A package")
     streams = [os.open(path, os.O_RDONLY) for path, _ in parts]
     try:
         last = ""

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import posixpath
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lockstep.errors import PackageError
-from lockstep.image.layer import PREFIX, Entry
+from lockstep.image.layer import PREFIX, REMEDY, Entry
 
-REMEDY = "Report it to the package's authors; until it is mended, pin another version or leave it out."
+_METADATA = re.compile(
+    rf"(?:{PREFIX.lstrip('/')}/)?lib/python3\.\d+/site-packages/"
+    r"([^/-]+)(?:-[^/]*)?\.(?:dist-info|egg-info|egg-link)(?:/|$)"
+)
+"""Source: "Recording installed projects", and setuptools' formats before it."""
 
 
 def _nothing() -> Iterable[bytes]:
@@ -21,8 +27,8 @@ def _nothing() -> Iterable[bytes]:
 class Item:
     """One path of the environment. `path` is relative to the prefix; content is read only when asked for.
 
-    `sha256` is the hex digest of a file's content, taken from what the package says of itself where it
-    does; `link` is a symlink's target.
+    `sha256` is the hex digest of a file's content: what the package states of it, compared with the bytes
+    while they are written, or what was found. `link` is a symlink's target.
     """
 
     path: str
@@ -81,6 +87,26 @@ def check_path(label: str, path: str) -> None:
         raise PackageError(f"{label} tries to write outside the environment: {path!r}.", REMEDY)
 
 
+def check_not_record(label: str, path: str) -> None:
+    """Raise PackageError for a record of the installation, which is written here and never by a package.
+
+    `conda-meta/*.json` says what is installed; a false one would speak for another package.
+    """
+    folder, name = posixpath.split(path)
+    if folder == "conda-meta" and (name == "history" or name.endswith(".json")):
+        raise PackageError(f"{label} holds {path!r}, a record that only the installer writes.", REMEDY)
+
+
+def metadata_of(path: str) -> str | None:
+    """Return whose metadata in site-packages a path is (a normalised name, PEP 503), or None.
+
+    >>> metadata_of("opt/env/lib/python3.11/site-packages/Foo_Bar-1.0.dist-info/METADATA")
+    'foo-bar'
+    """
+    found = _METADATA.match(path)
+    return re.sub(r"[-_.]+", "-", found[1]).lower() if found else None
+
+
 def check_link(label: str, path: str, target: str) -> None:
     """Raise PackageError for a symlink that is absolute or climbs out of the prefix."""
     end = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
@@ -103,6 +129,20 @@ def check_unique(label: str, items: Sequence[Item]) -> None:
                 raise PackageError(f"{label} holds {path!r} below {above!r}, which is no folder.", REMEDY)
             folders.add(above)
             above = posixpath.dirname(above)
+
+
+def check_hash(label: str, path: str, stated: str, found: str) -> None:
+    """Raise PackageError if a file's sha256 isn't the one that its package states."""
+    if stated != found:
+        raise PackageError(f"{label} states sha256 {stated} for {path!r}, which holds {found}.", REMEDY)
+
+
+def hash_of(chunks: Iterable[bytes], algorithm: str = "sha256") -> str:
+    """Return the hex digest of a content."""
+    found = hashlib.new(algorithm)
+    for chunk in chunks:
+        found.update(chunk)
+    return found.hexdigest()
 
 
 @contextlib.contextmanager

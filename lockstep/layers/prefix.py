@@ -16,15 +16,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lockstep.errors import PackageError
-from lockstep.image.layer import PREFIX, executable
-from lockstep.layers.bytecode import is_made_from
-from lockstep.layers.conda_archive import read_index
-from lockstep.layers.package import REMEDY, Item, Python, Unpacked, check_path, check_unique
+from lockstep.image.layer import PREFIX, REMEDY, executable
+from lockstep.layers.bytecode import source_of
+from lockstep.layers.conda_archive import Archive, check_extracted, lay, read_archive
+from lockstep.layers.package import (
+    Item,
+    Python,
+    Unpacked,
+    check_hash,
+    check_path,
+    check_unique,
+    hash_of,
+)
 
 if TYPE_CHECKING:
     from lockstep.lock import LockedPackage
 
 READ = 1 << 18
+SCRIPTS = ("post-link", "pre-link")  # pre-unlink runs at removal, which an image never sees
 _PRETEND = "https://pretend.invalid"  # no server is asked: every record has a file of this machine as its URL
 
 
@@ -44,11 +53,12 @@ def link_package(package: LockedPackage, path: Path, python: Python | None, fold
     label = f"The conda package {package.filename}"
     prefix = folder / "prefix"
     record = asyncio.run(_link_one(label, package, path, python, folder))
+    _check_scripts(label, package, record)
     if record.get("noarch") == "python" and python is None:
         raise PackageError(f"{label} needs Python, which the lock doesn't hold.", "Add python to the spec.")
     entries = {x["_path"]: x for x in record["paths_data"]["paths"]}
     there = set(entries)
-    items = [_item(label, prefix, x, told) for x, told in entries.items() if not is_made_from(x, there)]
+    items = [_item(label, prefix, x, told) for x, told in entries.items() if source_of(x) not in there]
     if package.name == "python":
         # conda takes a folder for an environment only if it has a history; an empty one holds no clock.
         items.append(_of_bytes("conda-meta/history", b""))
@@ -76,42 +86,90 @@ def interpreter_packages(packages: Iterable[LockedPackage]) -> tuple[LockedPacka
 
 def link_interpreter(packages: Sequence[LockedPackage], paths: Mapping[str, Path], folder: Path) -> Path:
     """Link Python and what it needs into `folder` and return the prefix, ready to run on this machine."""
+    archives: dict[LockedPackage, Archive] = {}
 
     async def link() -> None:
         records = []
         for package in packages:
             label = f"The conda package {package.filename}"
-            records.append(await _record(label, package, paths[package.sha256], folder))
+            archives[package], record = await _look(label, package, paths[package.sha256], folder)
+            records.append(record)
         await _install("The image's Python", records, folder)
 
     asyncio.run(link())
+    for package, archive in archives.items():  # before anything of it runs
+        _check_content(f"The conda package {package.filename}", archive, _extracted(package, folder))
     return folder / "prefix"
 
 
 async def _link_one(
     label: str, package: LockedPackage, path: Path, python: Python | None, folder: Path
 ) -> dict[str, Any]:
-    records = [await _record(label, package, path, folder)]
+    archive, told = await _look(label, package, path, folder)
+    records = [told]
     meta = folder / "prefix" / "conda-meta"
     meta.mkdir(parents=True)
     if python is not None and package.name != "python":
         records.append(_pretend_installed(python, meta))
     await _install(label, records, folder)
+    _check_content(label, archive, _extracted(package, folder))
     record: dict[str, Any] = json.loads((meta / f"{_stem(package)}.json").read_bytes())
     return record
 
 
-async def _record(label: str, package: LockedPackage, path: Path, folder: Path) -> Any:
-    """Check an archive and return rattler's record of it, as a channel would tell it."""
+async def _look(label: str, package: LockedPackage, path: Path, folder: Path) -> tuple[Archive, Any]:
+    """Look at an archive; return what it holds and rattler's record of it, as a channel would tell it."""
     from rattler import PackageRecord, RepoDataRecord
 
     named = folder / "archives" / package.filename  # rattler goes by the name's suffix
-    named.parent.mkdir(parents=True, exist_ok=True)
-    named.symlink_to(path.resolve())
+    lay(label, path, named)
+    archive = await read_archive(label, _stem(package), named)
     index = named.with_name(f"{package.filename}.index.json")
-    index.write_bytes(await read_index(label, package.name, named))
-    told = PackageRecord.from_index_json(index, package.size, package.sha256, package.md5)
-    return RepoDataRecord(told, package.filename, named.as_uri(), _PRETEND)
+    index.write_bytes(archive.index)
+    try:
+        told = PackageRecord.from_index_json(index, package.size, package.sha256, package.md5)
+    except Exception as error:  # rattler's errors share no base class
+        raise PackageError(
+            f"{label} holds an info/index.json that can't be read: {error}.", REMEDY
+        ) from error
+    return archive, RepoDataRecord(told, package.filename, named.as_uri(), _PRETEND)
+
+
+def _extracted(package: LockedPackage, folder: Path) -> Path:
+    """Return where rattler extracts a package before it links it."""
+    return folder / "cache" / _stem(package)
+
+
+def _check_content(label: str, archive: Archive, extracted: Path) -> None:
+    """Raise PackageError unless what was extracted is what the look found and what paths.json states.
+
+    Hashes are compared here for files that hold the prefix, which linking changes; those of others are
+    compared with the bytes while their layer is written.
+    """
+    check_extracted(label, archive, extracted)
+    for name, told in archive.paths.items():
+        path = extracted / name
+        if told["path_type"] != "hardlink" or archive.is_link[name]:
+            continue
+        stated, size = told.get("size_in_bytes"), path.stat().st_size
+        if stated is not None and stated != size:
+            raise PackageError(f"{label} states {stated} bytes for {name!r}, which holds {size}.", REMEDY)
+        if told.get("prefix_placeholder") and told.get("sha256"):
+            check_hash(label, name, told["sha256"], hash_of(_reader(path)()))
+
+
+def _check_scripts(label: str, package: LockedPackage, record: Mapping[str, Any]) -> None:
+    """Raise PackageError for a script that conda would run after linking, wherever the archive had it.
+
+    Source: conda.core.link.run_script; `python-scripts/` of a noarch package becomes `bin/`.
+    """
+    paths = {x["_path"] for x in record["paths_data"]["paths"]}
+    for kind in SCRIPTS:
+        if (path := f"bin/.{package.name}-{kind}.sh") in paths:
+            raise PackageError(
+                f"{label} needs its {kind} script, and nothing runs while an image is built: {path!r}.",
+                f"Leave {package.name} out of the spec, or do in docker/Dockerfile what its script does.",
+            )
 
 
 def _pretend_installed(python: Python, meta: Path) -> Any:
@@ -153,7 +211,7 @@ def _item(label: str, prefix: Path, name: str, told: Mapping[str, Any]) -> Item:
     if path.is_dir():
         return Item(name, folder=True)
     state = path.stat()
-    sha256 = told.get("sha256_in_prefix") or told.get("sha256") or _sha256(path)
+    sha256 = told.get("sha256_in_prefix") or told.get("sha256") or hash_of(_reader(path)())
     return Item(name, state.st_size, sha256, executable(state.st_mode), chunks=_reader(path))
 
 
@@ -196,13 +254,6 @@ def _reader(path: Path) -> Callable[[], Iterable[bytes]]:
                 yield chunk
 
     return chunks
-
-
-def _sha256(path: Path) -> str:
-    found = hashlib.sha256()
-    for chunk in _reader(path)():
-        found.update(chunk)
-    return found.hexdigest()
 
 
 def _of_bytes(path: str, data: bytes) -> Item:

@@ -1,8 +1,9 @@
 """Wheel: a wheel as the items that it puts into the environment.
 
 PyPA's `installer` decides what goes where (binary distribution format, "Installing a wheel"); it is given
-a destination that only takes notes, so no content is read before its turn in the layer comes. RECORD's
-hashes are the wheel's own, which the lock's sha256 covers: no byte is hashed a second time.
+a destination that only takes notes, so no content is read before its turn in the layer comes. RECORD must
+name every file, with the size and the hash that its bytes have (the same, "Signed wheel files"): names and
+sizes are compared when a wheel is opened, hashes while its layer is written (docs/decisions/13).
 """
 
 from __future__ import annotations
@@ -28,15 +29,32 @@ from installer.sources import WheelContentElement, WheelFile
 from installer.utils import Scheme, construct_record_file, parse_wheel_filename
 
 from lockstep.errors import PackageError
-from lockstep.image.layer import PREFIX, executable
+from lockstep.image.layer import PREFIX, REMEDY, executable
 from lockstep.layers.inflate import DAMAGED, ZipReader, is_symlink
-from lockstep.layers.package import REMEDY, Item, Python, Unpacked, check_path, check_unique, in_words
+from lockstep.layers.package import (
+    Item,
+    Python,
+    Unpacked,
+    check_hash,
+    check_not_record,
+    check_path,
+    check_unique,
+    hash_of,
+    in_words,
+    metadata_of,
+)
 
 if TYPE_CHECKING:
     from lockstep.lock import LockedPackage
 
 INTERPRETER = f"{PREFIX}/bin/python"
 INSTALLER = b"lockstep\n"
+UNHASHED = ("RECORD", "RECORD.jws", "RECORD.p7s")
+"""Files of .dist-info whose hash RECORD doesn't state: its own, and its signatures'."""
+
+STRONG = ("sha256", "sha384", "sha512")
+"""Hashes that RECORD may state: "sha256 or better"."""
+
 BROKEN = (InstallerError, InvalidRecordEntry, configparser.Error, csv.Error)
 
 
@@ -47,7 +65,7 @@ def open_wheel(
     """Open a wheel at `path` (named by its hash) for the environment of `python`.
 
     `advance` is told compressed bytes as content is read. Raises PackageError, naming the wheel and the
-    entry, for what escapes, comes twice, is a symlink or can't be read.
+    entry, for what escapes, comes twice, is a symlink, isn't as RECORD says or can't be read.
     """
     label = f"The wheel {package.filename}"
     with contextlib.ExitStack() as stack:
@@ -55,7 +73,8 @@ def open_wheel(
             zipped = ZipReader(path, advance)
             stack.callback(zipped.close)
             zipped.directory.filename = package.filename  # for `installer`, which reads the name's parts
-            source, destination = _Source(label, zipped), _Notes(label, python, package.filename)
+            source = _Source(label, zipped)
+            destination = _Notes(label, python, package.filename, source.dist_info_dir)
             install(source, destination, {"INSTALLER": INSTALLER})
         check_unique(label, destination.items)
         with in_words(label, *DAMAGED):
@@ -76,6 +95,7 @@ class _Source(WheelFile):
 
     def __init__(self, label: str, zipped: ZipReader) -> None:
         super().__init__(zipped.directory)
+        self._label = label
         self._zip = zipped
         self._files = [x for x in zipped.directory.infolist() if not x.is_dir()]
         for item in self._files:
@@ -96,31 +116,55 @@ class _Source(WheelFile):
         return next((x for x in sorted(tops) if x.endswith(".data")), super().data_dir)
 
     def get_contents(self) -> Iterator[WheelContentElement]:
-        rows = {
-            row[0]: row for row in csv.reader(self.read_dist_info("RECORD").splitlines()) if len(row) == 3
-        }
+        rows = self._rows()
         for item in sorted(self._files, key=lambda x: x.filename):
             if "__pycache__" in item.filename.split("/")[:-1]:
                 continue  # compiled by some other Python, for some other path
-            _, told, size = rows.get(item.filename, ("", "", ""))
-            trusted = told.startswith("sha256=") and size in ("", str(item.file_size))
-            pending = _Pending(self._zip, item, _hex(told) if trusted else self._hash(item))
+            pending = _Pending(self._zip, item, self._stated(item, rows[item.filename]))
             record = (item.filename, "", "")
             yield record, cast("BinaryIO", pending), executable(item.external_attr >> 16)
 
-    def _hash(self, item: zipfile.ZipInfo) -> str:
-        if item.filename == posixpath.join(self.dist_info_dir, "RECORD"):
-            return ""  # it is written anew
-        return _sha256(self._zip.chunks(item))
+    def _rows(self) -> dict[str, tuple[str, str]]:
+        """Return what RECORD says of each file, hash and size; it must name all that there are and no other."""
+        rows: dict[str, tuple[str, str]] = {}
+        for path, stated, size in csv.reader(self.read_dist_info("RECORD").splitlines()):
+            if rows.setdefault(path, (stated, size)) != (stated, size):
+                raise PackageError(f"{self._label} says two things of {path!r} in RECORD.", REMEDY)
+        own = {f"{self.dist_info_dir}/{x}": ("", "") for x in UNHASHED}
+        names = {x.filename for x in self._files}
+        if unlisted := sorted(names - rows.keys() - own.keys()):
+            raise PackageError(f"{self._label} holds {unlisted[0]!r}, which RECORD doesn't list.", REMEDY)
+        if absent := sorted(rows.keys() - names - own.keys()):
+            raise PackageError(f"{self._label} lists {absent[0]!r} in RECORD and doesn't hold it.", REMEDY)
+        return own | rows
+
+    def _stated(self, item: zipfile.ZipInfo, row: tuple[str, str]) -> str:
+        """Return the sha256 of an entry, in hex, as RECORD states it; what else it states is compared here."""
+        name, (stated, size) = item.filename, row
+        folder, _, last = name.rpartition("/")
+        if folder == self.dist_info_dir and last in UNHASHED:
+            return "" if last == "RECORD" else hash_of(self._zip.chunks(item))  # RECORD is written anew
+        algorithm, _, digest = stated.partition("=")
+        if algorithm not in STRONG:
+            raise PackageError(f"{self._label} states no sha256 for {name!r} in RECORD: {stated!r}.", REMEDY)
+        if size not in ("", str(item.file_size)):
+            raise PackageError(
+                f"{self._label} states {size} bytes for {name!r}, which holds {item.file_size}.", REMEDY
+            )
+        if algorithm == "sha256":
+            return _hex(digest)
+        check_hash(self._label, name, _hex(digest), hash_of(self._zip.chunks(item), algorithm))
+        return hash_of(self._zip.chunks(item))
 
 
 class _Notes(WheelDestination):
     """A destination that writes nothing and remembers everything."""
 
-    def __init__(self, label: str, python: Python, filename: str) -> None:
+    def __init__(self, label: str, python: Python, filename: str, dist_info: str) -> None:
         self.items: list[Item] = []
         self._label = label
         self._site = python.site_packages
+        self._whose = metadata_of(f"{self._site}/{dist_info}")
         include = f"include/python{python.version}/{parse_wheel_filename(filename).distribution}"
         self._roots = {
             "headers": include,
@@ -149,7 +193,7 @@ class _Notes(WheelDestination):
         if scheme == "scripts":
             if f"bin/{path}" in self._wrappers:  # made at build time; ours has the image's interpreter
                 return self._row(next(x for x in self.items if x.path == f"bin/{path}"))
-            content = _script(content)
+            content = self._script(str(path), content)
         return self._row(self._add(scheme, str(path), content))
 
     def finalize_installation(
@@ -166,9 +210,28 @@ class _Notes(WheelDestination):
     def _add(self, scheme: str, path: str, content: Item) -> Item:
         check_path(self._label, path)
         full = posixpath.join(self._roots[scheme], path)
+        check_not_record(self._label, full)
+        if (other := metadata_of(full)) not in (None, self._whose):
+            raise PackageError(f"{self._label} holds {full!r}, which is metadata of {other}.", REMEDY)
         item = Item(full, content.size, content.sha256, content.executable, chunks=content.chunks)
         self.items.append(item)
         return item
+
+    def _script(self, path: str, content: Item) -> Item:
+        """Return a script that names the image's interpreter if it asks for one ("#!python"), executable."""
+        start = next(iter(content.chunks()), b"")
+        if not start.startswith(b"#!python"):
+            return Item("", content.size, content.sha256, True, chunks=content.chunks)
+        check_hash(self._label, path, content.sha256, hash_of(content.chunks()))
+        old = b"".join(start.partition(b"\n")[:2])
+        new = f"#!{INTERPRETER}\n".encode()
+
+        def changed() -> Iterator[bytes]:
+            rest = iter(content.chunks())
+            yield new + next(rest)[len(old) :]
+            yield from rest
+
+        return Item("", content.size - len(old) + len(new), hash_of(changed()), True, chunks=changed)
 
     def _row(self, item: Item) -> RecordEntry:
         digest = base64.urlsafe_b64encode(bytes.fromhex(item.sha256)).rstrip(b"=").decode()
@@ -178,37 +241,10 @@ class _Notes(WheelDestination):
         return RecordEntry(path, Hash("sha256", digest), item.size)
 
 
-def _script(content: Item) -> Item:
-    """Return a script that names the image's interpreter if it asks for one ("#!python"), executable."""
-    chunks = iter(content.chunks())
-    start = next(chunks, b"")
-    if not start.startswith(b"#!python"):
-        return Item("", content.size, content.sha256, True, chunks=content.chunks)
-    old = b"".join(start.partition(b"\n")[:2])
-    new = f"#!{INTERPRETER}\n".encode()
-
-    def changed() -> Iterator[bytes]:
-        rest = iter(content.chunks())
-        yield new + next(rest)[len(old) :]
-        yield from rest
-
-    return Item("", content.size - len(old) + len(new), _sha256(changed()), True, chunks=changed)
-
-
 def _of_bytes(path: str, data: bytes, executable: bool = False) -> Item:
     return Item(path, len(data), hashlib.sha256(data).hexdigest(), executable, chunks=lambda: (data,))
 
 
-def _sha256(chunks: Iterable[bytes]) -> str:
-    found = hashlib.sha256()
-    for chunk in chunks:
-        found.update(chunk)
-    return found.hexdigest()
-
-
-def _hex(told: str) -> str:
-    """Return the hex digest of RECORD's "sha256=<urlsafe base64 without padding>"."""
-    digest = base64.urlsafe_b64decode(told.removeprefix("sha256=") + "=").hex()
-    if len(digest) != 64:
-        raise ValueError(f"RECORD holds a hash that is none: {told!r}")
-    return digest
+def _hex(digest: str) -> str:
+    """Return the hex form of a digest as RECORD has it: urlsafe base64 without padding."""
+    return base64.urlsafe_b64decode(digest + "=" * (-len(digest) % 4)).hex()

@@ -21,11 +21,12 @@ from pathlib import Path
 
 from lockstep.damage import is_whole
 from lockstep.errors import FetchError, PackageError
-from lockstep.image.layer import Layer, LayerWriter
+from lockstep.image.layer import LARGE, Layer, LayerWriter
 from lockstep.image.store import File, Store
 from lockstep.layers.bytecode import Compiler, sources
-from lockstep.layers.collision import FOLDER
-from lockstep.layers.package import Item, Unpacked
+from lockstep.layers.collision import FOLDER, link_to
+from lockstep.layers.large import UNCHECKED
+from lockstep.layers.package import Item, Unpacked, check_hash
 from lockstep.layers.prefix import interpreter_packages, link_interpreter, link_package, python_of
 from lockstep.layers.wheel import open_wheel
 from lockstep.lock.locked import LockedPackage
@@ -149,14 +150,17 @@ class Workshop:
         with path.open("wb", BUFFER) as file:
             if room := sum(512 + x.size for x in items):
                 os.posix_fallocate(file.fileno(), 0, room)  # cheaper than growing, and a full disk shows now
-            writer = LayerWriter(file)
+            writer = LayerWriter(file, unpacked.label)
             for item in items:
                 self._advance(0)
-                writer.add(item.entry, item.chunks())
+                if found := writer.add(item.entry, item.chunks()):
+                    check_hash(unpacked.label, item.path, item.sha256 or found, found)
             diff_id = writer.close()
         layer = Layer(diff_id, writer.size, (f"{package.name} {package.version}",))
-        held = {x.entry.path: x.link if x.link is not None else x.sha256 or FOLDER for x in items}
+        held = {x.entry.path: x.sha256 if x.link is None else link_to(x.link) for x in items if not x.folder}
         files: dict[str, File] = {x: (held.get(x, FOLDER), *place) for x, place in writer.places.items()}
+        if large := {x.entry.path: x.sha256 for x in items if x.size > LARGE}:
+            self._store.write_json(UNCHECKED, key, {"label": unpacked.label, "stated": large})
         self._store.save_layer(key, layer, path, files)
 
     def _advance(self, size: int) -> None:

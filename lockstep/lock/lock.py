@@ -26,6 +26,10 @@ _HEADER = """\
 # Written by Lockstep; `./invoke lock` makes it anew. The format is conda-lock's: `conda-lock install`
 # and micromamba read it. Edits by hand are refused.
 """
+_WRITTEN_DIFFERENTLY = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\U00010000-\U0010ffff]")
+"""What PyYAML's two emitters, with libyaml and without, write alike only when it is escaped."""
+
+_VARIABLE = re.compile(r"\$\{?(\w+)", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LOCK_AGAIN = "Run `./invoke lock` to make it anew, or take the committed file back with git."
 
@@ -102,7 +106,10 @@ def _facts(lock: Lock) -> dict[str, str]:
 
 
 def dump_lock(lock: Lock) -> bytes:
-    """Return the file's bytes, the same for equal values. Raises LockError rather than write a secret."""
+    """Return the file's bytes, the same for equal values on every machine, with libyaml and without.
+
+    Raises LockError rather than write a secret.
+    """
     import yaml
 
     for package in lock.packages:
@@ -110,7 +117,9 @@ def dump_lock(lock: Lock) -> bytes:
     custom = dict(_custom_metadata(lock))
     metadata: dict[str, Any] = {
         "content_hash": {lock.platform: lock.spec_hash},
-        "channels": [{"url": channel, "used_env_vars": []} for channel in lock.channels],
+        "channels": [
+            {"url": channel, "used_env_vars": _VARIABLE.findall(channel)} for channel in lock.channels
+        ],
         "platforms": [lock.platform],
         "sources": list(lock.sources),
     }
@@ -126,7 +135,7 @@ def dump_lock(lock: Lock) -> bytes:
         document,
         Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper),
         sort_keys=False,
-        allow_unicode=True,
+        allow_unicode=not _WRITTEN_DIFFERENTLY.search(json.dumps(document, ensure_ascii=False)),
         width=1_000_000,
         default_flow_style=False,
     )

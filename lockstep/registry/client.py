@@ -13,8 +13,10 @@ from typing import Any, TypeVar
 import httpx
 
 from lockstep.errors import LockstepError, RegistryError, UnreachableError
-from lockstep.registry.reference import Reference, is_loopback
+from lockstep.registry.reference import Reference
 from lockstep.registry.sign_in import SignIn, find_credentials
+from lockstep.servers import read_servers
+from lockstep.servers.certificates import CERTIFICATE_REMEDY
 
 TRIES = 4
 BUSY = {408, 429, 500, 502, 503, 504}
@@ -38,16 +40,31 @@ class RegistryClient:
 
     def __init__(self, reference: Reference) -> None:
         self.reference = reference
-        self.http = httpx.Client(
-            auth=SignIn(reference.host, find_credentials(reference.host)),
-            verify=_trust(reference.host),
-            follow_redirects=True,
-            timeout=httpx.Timeout(60, connect=10),
-            headers={"user-agent": "lockstep", "accept-encoding": "identity"},
-            trust_env=not is_loopback(reference.host),
-        )
+        self.http = read_servers().client(_own_authorities(reference.host))
+        self.http.timeout = httpx.Timeout(60, connect=10)
+        self.url = reference.url
+        self._credentials = find_credentials(reference.host)
+
+    def _address(self) -> str:
+        """Return the repository's address: a registry on loopback that answers plain HTTP with TLS's is https."""
+        url = self.reference.url
+        if url.startswith("http://"):
+            try:
+                answer = self.http.get(str(httpx.URL(url).join("/v2/")), follow_redirects=False)
+                wants_tls = answer.status_code == 400 and "HTTPS" in answer.text
+            except httpx.ConnectError:
+                wants_tls = False  # nobody there: said when something is asked for
+            except (httpx.RemoteProtocolError, httpx.ReadError):
+                wants_tls = True
+            except httpx.HTTPError:
+                wants_tls = False
+            if wants_tls:
+                return url.replace("http://", "https://", 1)
+        return url
 
     def __enter__(self) -> RegistryClient:
+        self.url = self._address()
+        self.http.auth = SignIn(self.url, self._credentials, self.http)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -76,8 +93,8 @@ class RegistryClient:
     def locate(self, path: str) -> str:
         """Return the URL of a path below the repository (`manifests/…`), of a `/path` or of a whole URL."""
         if path.startswith(("http://", "https://", "/")):
-            return str(httpx.URL(self.reference.url).join(path))
-        return f"{self.reference.url}/{path}"
+            return str(httpx.URL(self.url).join(path))
+        return f"{self.url}/{path}"
 
     def retried(self, doing: str, action: Callable[[], T]) -> T:
         """Do `action`, again after 1, 2 and 4 s when the connection breaks or the registry is busy.
@@ -96,6 +113,12 @@ class RegistryClient:
                 if last or attempt == 1:  # what never answered won't within seconds
                     raise self._unreachable(error) from error
                 wait = 2 ** (attempt - 1)
+            except httpx.TooManyRedirects as error:
+                raise RegistryError(
+                    f"{self.reference.host} sends requests round in a circle while {doing}: {error}",
+                    "Is the name that of a registry, and not of a page that wants a sign-in? Correct the name, or "
+                    "the proxy settings.",
+                ) from error
             except httpx.TransportError as error:
                 if last:
                     raise RegistryError(
@@ -129,7 +152,11 @@ class RegistryClient:
                 f"{host} allows no more requests for now{told}.",
                 f"Wait, or run `docker login {host}`: accounts are allowed more.",
             )
-        remedy = "Try again later." if error.busy else "Mend what it says, then run this again."
+        remedy = (
+            "Try again later."
+            if error.busy
+            else f"Check the name {self.reference} and what your account may do there, then run this again."
+        )
         return RegistryError(f"{host} answered {status} while {doing}{told}.", remedy)
 
     def _unreachable(self, error: httpx.TransportError) -> LockstepError:
@@ -137,8 +164,7 @@ class RegistryClient:
         if "CERTIFICATE" in str(error).upper() or isinstance(error.__cause__, ssl.SSLError):
             return RegistryError(
                 f"The TLS certificate of {host} isn't trusted: {error}",
-                f"If its authority is your company's, name its file in SSL_CERT_FILE or put it at "
-                f"/etc/docker/certs.d/{host}/ca.crt.",
+                f"{CERTIFICATE_REMEDY} Or put it at /etc/docker/certs.d/{host}/ca.crt.",
             )
         if "SSL" in str(error):
             return RegistryError(
@@ -151,15 +177,9 @@ class RegistryClient:
         )
 
 
-def _trust(host: str) -> ssl.SSLContext:
-    """Return what to trust: what this machine's settings name, and docker's own folder for the host."""
-    from lockstep.servers import read_servers
-
-    context = read_servers().ssl_context()
-    for authority in Path("/etc/docker/certs.d", host).glob("*.crt"):
-        with contextlib.suppress(OSError, ssl.SSLError):
-            context.load_verify_locations(authority)
-    return context
+def _own_authorities(host: str) -> tuple[str, ...]:
+    """Return the certificates of docker's own folder for a host."""
+    return tuple(str(path) for path in sorted(Path("/etc/docker/certs.d", host).glob("*.crt")))
 
 
 def _errors(response: httpx.Response) -> str:

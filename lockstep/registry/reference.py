@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from dataclasses import dataclass
 
 from lockstep.image_name import parse_image_name
+from lockstep.servers import is_loopback
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Reference:
 
     @property
     def url(self) -> str:
-        """The repository's address. Plain HTTP is for loopback alone."""
+        """The repository's address. Plain HTTP is for loopback alone, unless that turns out to want TLS."""
         from docker.auth import INDEX_NAME
 
         host = f"registry-1.{INDEX_NAME}" if self.host == INDEX_NAME else self.host
@@ -47,14 +46,3 @@ def parse_reference(text: str) -> Reference:
     official = host == INDEX_NAME and "/" not in name.repository
     repository = f"library/{name.repository}" if official else name.repository
     return Reference(host, repository, name.tag or "latest", name.digest)
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host, with or without a port, is this machine itself."""
-    name = re.sub(r":\d+$", "", host).strip("[]")
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False

@@ -1,7 +1,12 @@
 """Signing in to a registry: what `docker login` left, as Basic or for a Bearer token.
 
 Distribution spec's companion, "Token Authentication" (docker/distribution) and its OAuth2 form, which
-`az acr login` needs. Credentials go to the registry and to the token server that it names, nowhere else.
+`az acr login` needs. Who gets credentials and tokens (docs/decisions/30-credentials.md):
+
+- the registry's own origin (scheme, host, port), and no other host that it redirects to or uploads at;
+- the token server that the registry itself names in a challenge, over https, wherever it is (docker.io's is
+  auth.docker.io); over plain HTTP only if both it and the registry are on this machine's loopback. A challenge
+  of a redirect's target isn't listened to, and a token server's redirects aren't followed.
 """
 
 from __future__ import annotations
@@ -16,6 +21,9 @@ from typing import Any
 import httpx
 
 from lockstep.errors import RegistryError
+from lockstep.redaction import remember
+from lockstep.servers import is_loopback
+from lockstep.servers.credentials import origin
 
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 TOKEN_MARGIN = 10.0  # seconds; a token that is about to end isn't used any more
@@ -55,14 +63,18 @@ def find_credentials(host: str) -> Credentials | None:
     user = found.get("Username") or found.get("username") or ""
     password = found.get("Password") or found.get("password") or ""
     token = found.get("IdentityToken") or found.get("identitytoken") or ""
+    remember(password, user)
+    remember(token)
     return Credentials(user, password, token) if password or token else None
 
 
 class SignIn(httpx.Auth):
     """Answers a registry's challenge, and keeps the answer for the requests that follow; threads share it."""
 
-    def __init__(self, host: str, credentials: Credentials | None) -> None:
-        self._host = host
+    def __init__(self, url: str, credentials: Credentials | None, client: httpx.Client) -> None:
+        """Sign in to the registry at `url`; `client` asks its token server."""
+        self._origin = origin(url)
+        self._client = client
         self._credentials = credentials
         self._lock = threading.Lock()
         self._header = ""
@@ -74,6 +86,9 @@ class SignIn(httpx.Auth):
 
         A body that is a stream can't be sent twice, so uploads sign in with the request before.
         """
+        if origin(str(request.url)) != self._origin:  # an upload's address may be anywhere
+            yield request
+            return
         with self._lock:
             if self._header and time.monotonic() < self._until:
                 request.headers["Authorization"] = self._header
@@ -81,13 +96,15 @@ class SignIn(httpx.Auth):
         challenge = response.headers.get("WWW-Authenticate", "")
         if response.status_code != httpx.codes.UNAUTHORIZED or not challenge:
             return
+        if origin(str(response.request.url)) != self._origin:  # redirected
+            return
         scheme, _, rest = challenge.partition(" ")
         if scheme.lower() == "basic" and self._credentials is not None and self._credentials.password:
             header = httpx.BasicAuth(self._credentials.user, self._credentials.password)._auth_header
             self._keep(header, float("inf"))
         elif scheme.lower() == "bearer":
-            answer = yield self._token_request(dict(_CHALLENGE.findall(rest)))
-            answer.read()
+            asking = self._token_request(dict(_CHALLENGE.findall(rest)))
+            answer = self._client.send(asking, auth=httpx.Auth(), follow_redirects=False)
             if answer.status_code != httpx.codes.OK:
                 return
             told = answer.json()
@@ -116,7 +133,7 @@ class SignIn(httpx.Auth):
 
     def _token_request(self, asked: dict[str, str]) -> httpx.Request:
         """Return the request for a token of the scope that a challenge names."""
-        realm = asked.get("realm", "")
+        realm = self._checked(asked.get("realm", ""))
         query: dict[str, str | list[str]] = {"scope": self._widened(asked.get("scope", ""))}
         if service := asked.get("service"):
             query["service"] = service
@@ -134,3 +151,18 @@ class SignIn(httpx.Auth):
         if found is not None:
             request.headers["Authorization"] = httpx.BasicAuth(found.user, found.password)._auth_header
         return request
+
+    def _checked(self, realm: str) -> str:
+        """Return a token server's address if credentials may go there. Raises RegistryError."""
+        try:
+            scheme, host, _ = origin(realm)
+        except ValueError:
+            scheme, host = "", ""
+        on_loopback = is_loopback(host) and is_loopback(self._origin[1])
+        if host and (scheme == "https" or (scheme == "http" and on_loopback)):
+            return realm
+        raise RegistryError(
+            f"{self._origin[1]} asks to sign in at {realm or 'no address'}, which isn't https, so no credentials "
+            "go there.",
+            "Find out who answers under that name; whoever runs the registry must name a token server with https.",
+        )

@@ -22,9 +22,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from lockstep.copies import Allowance, LeftOut, allowed
 from lockstep.errors import JobError
+from lockstep.root import Root
+from lockstep.runs.job import OUTPUTS
 
 SCHEMA = 1
 WEIGHTS = "model.pt"
@@ -33,6 +36,10 @@ WEIGHTS = "model.pt"
 _CHUNK = 1 << 20
 _RECORD = "run.json"
 _LOCK = ".lock"
+LOG = "log.txt"
+METRICS = "metrics.json"
+METRICS_SIZE = 64 * 1024**2
+"""Of metrics.json, in bytes: a longer one isn't read."""
 
 
 @dataclass(frozen=True)
@@ -207,22 +214,24 @@ def last_run_of(runs: Path, job_hash: str, *, kind: str = "local") -> RunRecord 
     return fitting[-1] if fitting else None
 
 
-def read_outputs(folder: Path) -> tuple[dict[str, Output], dict[str, Any]]:
-    """Return the files that a script left, by path, and what its metrics.json says ({} if there is none)."""
-    outputs = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.is_symlink():
-            outputs[path.relative_to(folder).as_posix()] = _hash(path)
+def read_outputs(root: Root, below: str) -> tuple[dict[str, Output], dict[str, Any], LeftOut]:
+    """Return the files that a script left below a folder, what its metrics.json says, and what is left out.
+
+    The folder is the script's: links and special files aren't looked into, and what is read is bounded.
+    """
+    outputs, left_out = {}, LeftOut()
+    for name, file, size in allowed(root, below, Allowance(), left_out):
+        outputs[name.removeprefix(f"{below}/")] = _hash(file, size)
     facts: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):
-        read = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    with contextlib.suppress(OSError, ValueError, RecursionError), root.open(f"{below}/{METRICS}") as file:
+        read = json.loads(file.read(METRICS_SIZE))
         facts = read if isinstance(read, dict) else {}
-    return outputs, facts
+    return outputs, facts, left_out
 
 
-def with_outputs(record: RunRecord, folder: Path) -> RunRecord:
-    """Return the record with what the folder of outputs holds and what the script said of itself."""
-    outputs, facts = read_outputs(folder)
+def with_outputs(record: RunRecord, folder: Path) -> tuple[RunRecord, LeftOut]:
+    """Return the record with what a run's folder of outputs holds and what the script said; and what it lacks."""
+    outputs, facts, left_out = read_outputs(Root(folder), OUTPUTS)
     curves = facts.get("curves") if isinstance(facts.get("curves"), dict) else {}
     metrics = {
         name: points[-1][1]
@@ -230,14 +239,13 @@ def with_outputs(record: RunRecord, folder: Path) -> RunRecord:
         if isinstance(points, list) and points and isinstance(points[-1], list) and len(points[-1]) == 2
     }
     settings = {name: value for name, value in facts.items() if isinstance(value, str | int | float)}
-    return record.changed(outputs=outputs, metrics=metrics, settings=settings)
+    return record.changed(outputs=outputs, metrics=metrics, settings=settings), left_out
 
 
-def _hash(path: Path) -> Output:
-    digest = hashlib.sha256()
-    size = 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-    return Output(digest.hexdigest(), size)
+def _hash(file: BinaryIO, size: int) -> Output:
+    """Hash a file up to the size that it had when it was opened."""
+    digest, left = hashlib.sha256(), size
+    while left > 0 and (chunk := file.read(min(_CHUNK, left))):
+        digest.update(chunk)
+        left -= len(chunk)
+    return Output(digest.hexdigest(), size - left)

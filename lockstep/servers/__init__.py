@@ -1,7 +1,7 @@
 """Servers: where this machine looks for packages, from the settings that people already have."""
 
+from lockstep.servers.loopback import is_loopback
 from lockstep.servers.servers import (
-    PROXY_VARIABLES,
     Servers,
     hide,
     read_servers,
@@ -9,9 +9,9 @@ from lockstep.servers.servers import (
 )
 
 __all__ = [
-    "PROXY_VARIABLES",
     "Servers",
     "hide",
+    "is_loopback",
     "read_servers",
     "without_userinfo",
 ]

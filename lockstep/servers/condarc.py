@@ -1,6 +1,7 @@
 """The conda settings that people already have: `.condarc` files and `CONDA_*` variables.
 
-Files are looked for where conda looks (conda's guide, "Searching for .condarc"); a later file's value wins.
+Files are looked for where conda looks (conda's guide, "Searching for .condarc") and merged as conda merges
+them: a later file's single value wins, its lists come before those of earlier files, maps are joined key by key.
 Read are the settings that say where channels are and how to reach them.
 """
 
@@ -29,17 +30,21 @@ class Condarc:
     proxy_servers: Mapping[str, str] = field(default_factory=dict)
     ssl_verify: bool = True
     ca_bundle: str | None = None
+    build_folders: tuple[str, ...] = ()
 
     def locate(self, channel: str, folder: Path) -> tuple[str, ...]:
         """Return the URLs that a channel's name stands for (several for `defaults`), as conda does.
 
-        Folders are relative to `folder`.
+        Folders are relative to `folder`. `local` are conda-build's folders, as many as there are.
         """
         if "://" in channel:
             return (channel.rstrip("/"),)
         if channel.startswith((".", "/", "~")):
             path = os.path.normpath(folder / Path(channel).expanduser())
             return (f"file://{quote(os.path.abspath(path))}",)
+        if channel == "local":
+            existing = (Path(text).resolve() for text in self.build_folders if Path(text).is_dir())
+            return tuple(dict.fromkeys(place.as_uri() for place in existing))
         multi = {"defaults": self.default_channels, **self.custom_multichannels}
         if channel in multi:
             return tuple(url for name in multi[channel] for url in self.locate(name, folder))
@@ -58,12 +63,12 @@ def read_condarc() -> Condarc:
     found: dict[str, Any] = {}
     for path in _paths():
         for key, value in _read(path).items():
-            found[key] = {**found[key], **value} if _both_mappings(found.get(key), value) else value
+            found[key] = _merged(found.get(key), value)
     for key in ("channel_alias", "ssl_verify"):
         if value := os.environ.get(f"CONDA_{key.upper()}"):
             found[key] = {"true": True, "false": False}.get(value.lower(), value)
     if value := os.environ.get("CONDA_CHANNELS"):
-        found["channels"] = value.split(",")
+        found["channels"] = _merged(found.get("channels"), value.split(","))
     ssl_verify = found.get("ssl_verify", True)
     try:
         return Condarc(
@@ -78,9 +83,20 @@ def read_condarc() -> Condarc:
             },
             ssl_verify=ssl_verify is not False,
             ca_bundle=ssl_verify if isinstance(ssl_verify, str) and "/" in ssl_verify else None,
+            build_folders=tuple(_build_folders(found)),
         )
     except (TypeError, ValueError, AttributeError) as error:
         raise SettingsError(f"A setting in .condarc is of the wrong type: {error}.", "Mend it.") from error
+
+
+def _build_folders(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield where conda-build may have put packages (conda's `context.conda_build_local_paths`)."""
+    for key in ("croot", "bld_path"):
+        if value := os.environ.get(f"CONDA_{key.upper()}") or found.get(key):
+            yield os.path.expanduser(str(value))
+    if root := os.environ.get("CONDA_ROOT"):
+        yield os.path.join(root, "conda-bld")
+    yield os.path.expanduser("~/conda-bld")
 
 
 def _paths() -> Iterator[Path]:
@@ -114,8 +130,13 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _both_mappings(one: object, other: object) -> bool:
-    return isinstance(one, dict) and isinstance(other, dict)
+def _merged(earlier: Any, later: Any) -> Any:
+    """Return a setting of several files as one (conda's guide, "Configuration engine", merging)."""
+    if isinstance(earlier, dict) and isinstance(later, dict):
+        return {**earlier, **{key: _merged(earlier.get(key), value) for key, value in later.items()}}
+    if isinstance(earlier, list) and isinstance(later, list):
+        return list(dict.fromkeys(map(str, (*later, *earlier))))
+    return earlier if later is None else later
 
 
 def _texts(value: Any) -> tuple[str, ...]:

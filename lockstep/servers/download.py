@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import os
 import random
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,8 +21,8 @@ from urllib.parse import unquote, urlsplit
 
 from lockstep.errors import FetchError, IntegrityError
 from lockstep.home import disk_full_in_words
-from lockstep.progress import Task
-from lockstep.servers import Servers, hide, without_userinfo
+from lockstep.servers.servers import hide, without_userinfo
+from lockstep.servers.transfers import Session, StoppedError
 
 if TYPE_CHECKING:
     import httpx
@@ -34,16 +33,30 @@ _LONGEST_WAIT = 60.0
 _WORTH_A_RETRY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-class StoppedError(Exception):
-    """The others failed or the person pressed Ctrl-C: leave the part as it is."""
-
-
 class _RetryError(Exception):
     """What went wrong may go right in a while; `wait` is the seconds that the server asked for."""
 
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
+    def __init__(self, reason: str, wait: float = 0.0, *, encoded: bool = False) -> None:
         super().__init__(reason)
         self.wait = wait
+        self.is_encoded = encoded
+
+
+@dataclass
+class _Answer:
+    """A server's answer as far as it is known; `decodes` says to undo its Content-Encoding, if it has one.
+
+    We ask for none (`identity`). A server that encodes all the same may mean that the file is what comes out
+    of it, or (Apache with a .tar.gz) that the file is what it sends: the latter is tried first.
+    """
+
+    address: str
+    part: BinaryIO
+    decodes: bool
+    is_encoded: bool = False
+
+    def __str__(self) -> str:
+        return hide(self.address)
 
 
 @dataclass(frozen=True)
@@ -56,25 +69,26 @@ class Download:
     size: int | None
     target: Path
 
-    def run(self, client: httpx.Client, servers: Servers, task: Task, stop: threading.Event) -> None:
+    def run(self, session: Session) -> None:
         """Bring the file to `target`. Raises FetchError, IntegrityError or DiskFullError; the part stays."""
         with disk_full_in_words(self.target.parent), self._locked_part() as part:
             if part is None:
                 return
             attempt = wrong = 0
+            decode = False
             while True:
                 before = part.seek(0, 2)
                 try:
-                    self._try_each_address(part, client, servers, task, stop)
+                    self._try_each_address(part, session, decode)
                     break
                 except _RetryError as problem:
                     attempt = 1 if part.seek(0, 2) > before else attempt + 1
                     wrong += isinstance(problem, _WrongBytesError)
+                    decode = decode or problem.is_encoded
                     if attempt >= _TRIES or wrong > 1:
                         raise self._given_up(problem) from problem
-                    pause = problem.wait or 0.5 * 2 ** (attempt - 1) * random.uniform(0.8, 1.2)  # noqa: S311
-                    if stop.wait(min(pause, _LONGEST_WAIT)):
-                        raise StoppedError from problem
+                    wait = problem.wait or 0.5 * 2 ** (attempt - 1) * random.uniform(0.8, 1.2)  # noqa: S311
+                    session.pause(f"{problem}", min(wait, _LONGEST_WAIT), attempt + 1, _TRIES)
             part.flush()
             self._part.replace(self.target)
 
@@ -104,86 +118,106 @@ class Download:
         except FileNotFoundError:
             return False
 
-    def _try_each_address(
-        self, part: BinaryIO, client: httpx.Client, servers: Servers, task: Task, stop: threading.Event
-    ) -> None:
+    def _try_each_address(self, part: BinaryIO, session: Session, decode: bool) -> None:
         problems: list[FetchError | _RetryError] = []
         for address in self.addresses:
             try:
-                self._transfer(address, part, client, servers, task, stop)
+                with session.waiting_for(urlsplit(address).hostname or address):
+                    self._transfer(address, part, session, decode)
                 return
             except (FetchError, _RetryError) as problem:
                 problems.append(problem)
         raise next((problem for problem in problems if isinstance(problem, _RetryError)), problems[-1])
 
-    def _transfer(
-        self,
-        address: str,
-        part: BinaryIO,
-        client: httpx.Client,
-        servers: Servers,
-        task: Task,
-        stop: threading.Event,
-    ) -> None:
+    def _transfer(self, address: str, part: BinaryIO, session: Session, decode: bool) -> None:
         """Append what is missing to the part and check it; a part with wrong bytes begins anew."""
         digest = hashlib.sha256()
         part.seek(0)
+        if decode:
+            part.truncate()  # an encoding can't be continued in its middle
         while chunk := part.read(_CHUNK):
             digest.update(chunk)
         have = part.tell()
-        task.advance(have)
+        answer = _Answer(address, part, decode)
+        session.task.advance(have)
         try:
             if self.size is None or have != self.size:
-                for offset, chunk in self._chunks(address, part, client, servers):
-                    if stop.is_set():
+                for offset, chunk in self._chunks(answer, session):
+                    if session.stop.is_set():
                         raise StoppedError
+                    session.heard()
                     if offset != have:  # the server can't continue: it sends everything again
                         part.truncate(0)
+                        session.task.advance(-have)
                         digest, have = hashlib.sha256(), 0
                     if self.size is not None and have + len(chunk) > self.size:
-                        break  # more than the lock says: wrong bytes
+                        part.truncate(0)
+                        raise _WrongBytesError(f"{answer} sent more than that", encoded=answer.is_encoded)
                     part.write(chunk)
                     digest.update(chunk)
                     have += len(chunk)
-                    task.advance(len(chunk))
+                    session.task.advance(len(chunk))
         finally:
             part.flush()
             if digest.hexdigest() != self.sha256:
-                task.advance(-have)
-        if self.size is not None and have < self.size:
-            raise _RetryError(f"{hide(address)} ended after {have:,} of {self.size:,} bytes")
+                session.task.advance(-have)
+        if self.size is not None and have < self.size and not answer.is_encoded:
+            raise _RetryError(f"{answer} ended after {have:,} of {self.size:,} bytes")
         if digest.hexdigest() != self.sha256:
             part.truncate(0)
             raise _WrongBytesError(
-                f"{hide(address)} sent {have:,} bytes with the sha256 {digest.hexdigest()[:16]}…"
+                f"{answer} sent {have:,} bytes with the sha256 {digest.hexdigest()[:16]}…",
+                encoded=answer.is_encoded,
             )
 
-    def _chunks(
-        self, address: str, part: BinaryIO, client: httpx.Client, servers: Servers
-    ) -> Iterator[tuple[int, bytes]]:
+    def _chunks(self, answer: _Answer, session: Session) -> Iterator[tuple[int, bytes]]:
         """Yield (offset, bytes) from the part's end on, or from 0 where the server can't continue."""
-        have = part.tell()
+        have = answer.part.tell()
+        address = answer.address
         if address.startswith("file:"):
             yield from _read_file(Path(unquote(urlsplit(address).path)), have)
             return
         import httpx
 
         headers = {"range": f"bytes={have}-"} if have else {}
-        auth = servers.auth(address)
+        auth = session.servers.auth(address)
         try:
-            with client.stream("GET", without_userinfo(address), headers=headers, auth=auth) as response:
-                self._check(response, address, part)
+            url = without_userinfo(address)
+            with session.client.stream("GET", url, headers=headers, auth=auth) as response:
+                session.heard()
+                self._check(response, address, answer.part)
+                encoding = response.headers.get("content-encoding", "identity").lower()
+                answer.is_encoded = encoding not in ("", "identity")
                 offset = have if response.status_code == 206 and _starts_at(response) == have else 0
                 length = response.headers.get("content-length", "")
-                if self.size is not None and length.isdigit() and offset + int(length) != self.size:
-                    raise _WrongBytesError(f"{hide(address)} has {offset + int(length):,} bytes")
-                for chunk in response.iter_raw():  # as it comes: what a broken line gave is kept
+                if (
+                    self.size is not None
+                    and length.isdigit()
+                    and offset + int(length) != self.size
+                    and not answer.decodes
+                ):
+                    raise _WrongBytesError(
+                        f"{answer} has {offset + int(length):,} bytes", encoded=answer.is_encoded
+                    )
+                # undecoded and unbuffered by default: what a broken line gave is kept
+                for chunk in response.iter_bytes() if answer.decodes else response.iter_raw():
                     yield offset, chunk
                     offset += len(chunk)
         except httpx.TransportError as error:
             raise _RetryError(f"{urlsplit(address).hostname}: {error or type(error).__name__}") from error
+        except httpx.TooManyRedirects as error:
+            raise FetchError(
+                f"{hide(address)} sends requests for {self.name} round in a circle.",
+                "Is it the address of a page that wants a sign-in, or a mirror that sends back to where it was "
+                "asked from? Correct the index, channel or mirror setting, or the proxy's.",
+            ) from error
+        except httpx.DecodingError as error:
+            raise _WrongBytesError(f"{answer} can't be decoded: {error}") from error
         except httpx.HTTPError as error:
-            raise FetchError(f"{self.name} can't be fetched from {hide(address)}: {error}.", "") from error
+            raise FetchError(
+                f"{self.name} can't be fetched from {hide(address)}: {error}.",
+                "Correct the index, channel or mirror setting that names it.",
+            ) from error
 
     def _check(self, response: httpx.Response, address: str, part: BinaryIO) -> None:
         status = response.status_code

@@ -15,13 +15,15 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from lockstep.errors import SettingsError
+from lockstep.redaction import remember
 
 
 @dataclass(frozen=True)
 class PipSettings:
     """Where wheels are looked for. URLs may hold credentials; this value never leaves the machine.
 
-    `left_out` are folders and `file:` URLs: a lock can't send other machines to them.
+    `left_out` are folders and `file:` URLs: a lock can't send other machines to them. `keyring` says whether
+    the program of that name is asked for passwords.
     """
 
     index_url: str | None = None
@@ -31,6 +33,7 @@ class PipSettings:
     no_index: bool = False
     ca_bundle: str | None = None
     proxy: str | None = None
+    keyring: bool = False
     left_out: tuple[str, ...] = ()
 
 
@@ -54,6 +57,8 @@ def read_pip_settings() -> PipSettings:
         in ("1", "true", "yes", "on"),
         ca_bundle=found.get("cert"),
         proxy=found.get("proxy"),
+        keyring=(os.environ.get("UV_KEYRING_PROVIDER") or found.get("keyring-provider") or "").lower()
+        in ("subprocess", "import"),
         left_out=tuple(dict.fromkeys(url for url in map(_named_index, everything) if not _is_remote(url))),
     )
 
@@ -110,8 +115,10 @@ def _named_index(url: str) -> str:
     username, password = os.environ.get(f"{variable}_USERNAME"), os.environ.get(f"{variable}_PASSWORD")
     if not username and not password:
         return rest
+    remember(password or "", username or "")
     parts = urlsplit(rest)
-    return parts._replace(netloc=f"{quote(username or '')}:{quote(password or '')}@{parts.netloc}").geturl()
+    login = f"{quote(username or '', safe='')}:{quote(password or '', safe='')}"
+    return parts._replace(netloc=f"{login}@{parts.netloc.rpartition('@')[2]}").geturl()
 
 
 def _is_remote(url: str) -> bool:

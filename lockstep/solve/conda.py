@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
+import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lockstep.errors import SolveError, SpecError
 from lockstep.home import Home
 from lockstep.lock.locked import LockedPackage
-from lockstep.servers import PROXY_VARIABLES, Servers, hide, without_userinfo
+from lockstep.servers import Servers, hide, without_userinfo
 from lockstep.solve.repodata import repodata_cache
 from lockstep.spec import Spec
+from lockstep.spec.spec import VARIABLE
 
 if TYPE_CHECKING:
     import rattler
@@ -47,7 +50,7 @@ def solve_conda(
 
     async def run(cache: Path) -> list[rattler.RepoDataRecord]:
         sources = [rattler.Channel(address) for _, address in channels]
-        gateway = rattler.Gateway(cache_dir=cache, client=_client(servers))
+        gateway = rattler.Gateway(cache_dir=cache, client=_client(servers, home))
         locked = await _records(gateway, sources, spec.platform, keep, channels) if keep else []
         return await rattler.solve(
             sources,
@@ -60,38 +63,60 @@ def solve_conda(
             channel_relations="disabled",
         )
 
+    def run_afresh() -> list[rattler.RepoDataRecord]:
+        with home.workspace("repodata") as fresh:
+            fresh.chmod(0o700)
+            return asyncio.run(run(fresh))
+
     try:
-        try:
-            with repodata_cache(home) as cache:
-                records = asyncio.run(run(cache))
-        except GatewayError:  # a damaged cache, or a plain server whose 304 rattler can't follow: ask anew
-            with home.workspace("repodata") as fresh:
-                records = asyncio.run(run(fresh))
+        if any(hide(address) != address or VARIABLE.search(public) for public, address in channels):
+            records = run_afresh()  # rattler would keep the password, token or variable's value in its cache
+        else:
+            try:
+                with repodata_cache(home) as cache:
+                    records = asyncio.run(run(cache))
+            except GatewayError:  # a damaged cache, or a plain server whose 304 rattler can't follow
+                records = run_afresh()
     except InvalidMatchSpecError as error:
         raise SpecError(f"A dependency isn't a package: {error}.", "Write it as `name=1.2`.") from error
     except SolverError as error:
         raise SolveError(
-            f"No set of conda packages satisfies the spec:\n{_shorten(str(error))}",
+            f"No set of conda packages satisfies the spec:\n{_shorten(_without_addresses(str(error), channels))}",
             "Relax or correct a version in the spec, or add the channel that has the package.",
         ) from error
     except GatewayError as error:
-        raise ChannelsError(hide(str(error))) from error
+        raise ChannelsError(_without_addresses(str(error), channels)) from error
     return tuple(sorted((_locked(record, channels) for record in records), key=lambda package: package.name))
 
 
-def _client(servers: Servers) -> rattler.networking.Client:
-    """Return rattler's client with this machine's proxies and certificates (variables win over files)."""
+def _client(servers: Servers, home: Home) -> rattler.networking.Client:
+    """Return rattler's client with this machine's proxies and certificates."""
     from rattler import Config
     from rattler.networking import Client
 
+    proxies = {key: url for key in ("http", "https") if (url := getattr(servers.proxies, key))}
     lines = ['tls-root-certs = "system"', f"tls-no-verify = {str(not servers.conda.ssl_verify).lower()}"]
-    bundles = servers.ca_bundles()
-    if bundles and not os.environ.get("SSL_CERT_FILE"):
-        os.environ["SSL_CERT_FILE"] = bundles[0]  # the only way to tell rattler's TLS library
-    if servers.conda.proxy_servers and not any(os.environ.get(key) for key in PROXY_VARIABLES):
+    if proxies:
         lines.append("[proxy-config]")
-        lines += [f'{scheme} = "{url}"' for scheme, url in servers.conda.proxy_servers.items()]
-    return Client.from_config(Config.from_toml("\n".join(lines)))
+        lines += [f"{scheme} = {json.dumps(url)}" for scheme, url in proxies.items()]
+        lines.append(f"non-proxy-hosts = {json.dumps(servers.proxies.variables()['no_proxy'].split(','))}")
+    with home.workspace("rattler") as folder, _variables(servers.environment(folder)):
+        return Client.from_config(Config.from_toml("\n".join(lines)))
+
+
+@contextlib.contextmanager
+def _variables(wanted: Mapping[str, str]) -> Iterator[None]:
+    """Set SSL_CERT_FILE as `wanted` has it for the time of the block: rattler reads it, once, for a new client."""
+    before, now = os.environ.get("SSL_CERT_FILE"), wanted.get("SSL_CERT_FILE")
+    if now:
+        os.environ["SSL_CERT_FILE"] = now
+    try:
+        yield
+    finally:
+        if now and before is None:
+            del os.environ["SSL_CERT_FILE"]
+        elif now and before is not None:
+            os.environ["SSL_CERT_FILE"] = before
 
 
 def _platforms(platform: str) -> list[rattler.platform.Subdir]:
@@ -140,8 +165,22 @@ def _public(url: str, channels: Sequence[tuple[str, str]]) -> str:
     return hide(url)
 
 
+def _without_addresses(text: str, channels: Sequence[tuple[str, str]]) -> str:
+    """Return a text in which the addresses that were asked, which may hold secrets, are the public URLs."""
+    for public, address in channels:
+        for known in (address, without_userinfo(address), hide(address)):
+            text = text.replace(known, public)
+    return hide(text)
+
+
 def _locked(record: rattler.RepoDataRecord, channels: Sequence[tuple[str, str]]) -> LockedPackage:
     name = record.name.normalized
+    url = _public(record.url, channels)
+    if url.startswith("file:"):
+        raise SolveError(
+            f"{name} {record.version} is only in a folder of this machine, so it can't be locked.",
+            "Put the folder on a server as a channel, and name that in the spec.",
+        )
     if not record.sha256 or not record.md5 or record.size is None:
         raise SolveError(
             f"{name} {record.version} can't be locked: its channel gives no sha256, md5 or size for it.",
@@ -151,7 +190,7 @@ def _locked(record: rattler.RepoDataRecord, channels: Sequence[tuple[str, str]])
         name=name,
         version=str(record.version),
         manager="conda",
-        url=_public(record.url, channels),
+        url=url,
         sha256=record.sha256.hex(),
         size=record.size,
         md5=record.md5.hex(),

@@ -2,35 +2,56 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from packaging import tags
 from packaging.utils import parse_wheel_filename
 
-from lockstep.errors import FetchError, LockstepError, SolveError
+from lockstep.errors import FetchError, SolveError
 from lockstep.home import Home
 from lockstep.lock.locked import LockedPackage
 from lockstep.servers import Servers, hide
+from lockstep.solve.behind import catch_up
+from lockstep.solve.indexes import say_who_else
+from lockstep.solve.links import unreadable
 from lockstep.solve.measure import measure
 from lockstep.solve.provided import write_stubs
+from lockstep.solve.pylock import packages, preferences, releases
 from lockstep.solve.target import best_wheel, supported_tags, uv_platform
 from lockstep.spec import Spec
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 _LINES = 16
 _HASH = re.compile(r" --hash=sha256:([0-9a-f]{64})")
+_STRATEGIES = {"best-match": "unsafe-best-match", "first-index": "first-index"}
 _OURS = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_NO_INDEX")
 """Variables that `pip_settings` has read; uv gets the outcome."""
+
+
+@dataclass(frozen=True)
+class Wheels:
+    """The wheels that were chosen, sorted by name, and what is to be said of the choice."""
+
+    packages: tuple[LockedPackage, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What uv is asked: a spec for a Python (`3.11.2`), with the servers to ask and the pages left out."""
+
+    spec: Spec
+    python: str
+    servers: Servers
+    folder: Path
+    unreadable: Mapping[str, str]
 
 
 def solve_pypi(
@@ -41,31 +62,40 @@ def solve_pypi(
     servers: Servers,
     home: Home,
     keep: Sequence[LockedPackage] = (),
-) -> tuple[LockedPackage, ...]:
-    """Return the wheels that satisfy `spec.pip` for Python `python` (`3.11.2`), sorted by name.
+) -> Wheels:
+    """Return the wheels that satisfy `spec.pip` for Python `python` (`3.11.2`).
 
     `provided` are conda's distributions; `keep` are wheels whose version stays if it can. Raises
     SolveError with uv's explanation, FetchError if an index can't be reached.
     """
     if not spec.pip:
-        return ()
+        return Wheels()
+    kept = {package.name: package.version for package in keep}
     with home.workspace("solve") as folder:
         folder.chmod(0o700)  # index URLs may hold passwords
+        question = _Question(spec, python, servers, folder, unreadable(servers.pip.find_links, servers))
         write_stubs(dict(provided), folder / "conda")
         (folder / "requirements.in").write_text("\n".join(_HASH.sub("", line) for line in spec.pip) + "\n")
         pins = [f"{name}=={version}" for name, version in provided.items()]
         (folder / "constraints.txt").write_text("\n".join([*spec.pip_options.constraints, *pins]) + "\n")
-        if keep:
-            (folder / "pylock.toml").write_text(_preferences(keep))
-        _run_uv(spec, python, servers, folder)
-        entries = tomllib.loads((folder / "pylock.toml").read_text()).get("packages", [])
-        dependencies = _dependencies(spec, python, servers, folder)
-    supported = supported_tags(spec, python)
+        (folder / "kept.toml").write_text(preferences(keep))
+        (folder / "pylock.toml").write_text(preferences(keep))
+        _run_uv(question, "--format", "pylock.toml", "--output-file", "pylock.toml")
+        names = {_name(line) for line in spec.pip if not re.search("==|@", line.partition(";")[0])}
+        remarks = catch_up(partial(_ask, question), folder, names - set(provided), kept) if names else []
+        entries = packages((folder / "pylock.toml").read_text())
+        emitted = _annotated(question)
+    supported, dependencies = supported_tags(spec, python), _dependencies(emitted)
     found = [
         _locked(entry, supported, dependencies, servers) for entry in entries if entry["name"] not in provided
     ]
     _check_hashes(spec, found)
-    return tuple(sorted(found, key=lambda package: package.name))
+    remarks += say_who_else({package.name: package.version for package in found}, emitted, servers)
+    pages = [
+        f"{hide(page)} can't be read ({why}): not looked for wheels there."
+        for page, why in question.unreadable.items()
+    ]
+    return Wheels(tuple(sorted(found, key=lambda package: package.name)), (*pages, *map(hide, remarks)))
 
 
 def index_trouble(servers: Servers, home: Home) -> str | None:
@@ -73,26 +103,37 @@ def index_trouble(servers: Servers, home: Home) -> str | None:
     with home.workspace("index") as folder:
         (folder / "requirements.in").write_text("pip\n")
         options = ("--no-deps", "--no-cache", "--only-binary", ":all:", "--python", sys.executable)
-        done = _compile(folder, {**_environment(servers), "UV_HTTP_RETRIES": "0"}, *options)
-    return None if done.returncode == 0 else _explain(2, done.stderr, servers).message
+        done = _compile(folder, {**_environment(servers, folder), "UV_HTTP_RETRIES": "0"}, *options)
+    return None if done.returncode == 0 else _index_fails(done.stderr).message
 
 
-def _run_uv(spec: Spec, python: str, servers: Servers, folder: Path, *more: str) -> str:
+def _run_uv(question: _Question, *more: str) -> str:
+    done = _ask(question, *more)
+    if done.returncode != 0:
+        raise _no_solution(done.stderr, question)
+    return done.stdout
+
+
+def _ask(question: _Question, *more: str) -> subprocess.CompletedProcess[str]:
+    spec, servers = question.spec, question.servers
     options = [
         *("--constraints", "constraints.txt", "--no-header"),
-        *("--python", sys.executable, "--python-version", python, "--python-platform", uv_platform(spec)),
-        *("--only-binary", ":all:", "--index-strategy", "unsafe-best-match"),
+        *("--python", sys.executable, "--python-version", question.python),
+        *("--python-platform", uv_platform(spec), "--only-binary", ":all:"),
+        *("--index-strategy", _STRATEGIES[spec.index_strategy]),
         *(("--exclude-newer", spec.exclude_newer) if spec.exclude_newer else ()),
         *(("--prerelease", "allow") if spec.pip_options.prerelease else ()),
         *(option for host in servers.pip.trusted_hosts for option in ("--allow-insecure-host", host)),
         *(("--no-index",) if servers.pip.no_index else ()),
-        *(more or ("--format", "pylock.toml", "--output-file", "pylock.toml")),
+        *more,
     ]
-    links = ",".join([str(folder / "conda"), *_find_links(spec, servers)])
-    done = _compile(folder, {**_environment(servers), "UV_FIND_LINKS": links}, *options)
-    if done.returncode != 0:
-        raise _explain(done.returncode, done.stderr, servers)
-    return done.stdout
+    pages = [page for page in _find_links(spec, servers) if page not in question.unreadable]
+    links = ",".join([str(question.folder / "conda"), *pages])
+    environment = {**_environment(servers, question.folder), "UV_FIND_LINKS": links}
+    done = _compile(question.folder, environment, *options)
+    if done.returncode not in (0, 1):
+        raise _index_fails(done.stderr)
+    return done
 
 
 def _compile(folder: Path, environment: Mapping[str, str], *options: str) -> subprocess.CompletedProcess[str]:
@@ -104,22 +145,14 @@ def _compile(folder: Path, environment: Mapping[str, str], *options: str) -> sub
     )
 
 
-def _environment(servers: Servers) -> dict[str, str]:
-    """Return uv's environment: index URLs go this way, as `ps` shows passwords in arguments."""
-    environment = {key: value for key, value in os.environ.items() if key not in _OURS}
+def _environment(servers: Servers, folder: Path) -> dict[str, str]:
+    """Return uv's environment, its certificates in `folder`; of the index settings it gets the outcome."""
+    found = {key: value for key, value in servers.environment(folder).items() if key not in _OURS}
     if servers.pip.index_url:
-        environment["UV_DEFAULT_INDEX"] = servers.pip.index_url
+        found["UV_DEFAULT_INDEX"] = servers.pip.index_url
     if servers.pip.extra_index_urls:
-        environment["UV_INDEX"] = " ".join(servers.pip.extra_index_urls)
-    bundles = servers.ca_bundles()
-    if bundles:
-        environment.setdefault("SSL_CERT_FILE", bundles[0])
-    else:
-        environment.setdefault("UV_SYSTEM_CERTS", "true")
-    if servers.pip.proxy:
-        environment.setdefault("HTTPS_PROXY", servers.pip.proxy)
-        environment.setdefault("HTTP_PROXY", servers.pip.proxy)
-    return environment
+        found["UV_INDEX"] = " ".join(servers.pip.extra_index_urls)
+    return found
 
 
 def _find_links(spec: Spec, servers: Servers) -> Iterator[str]:
@@ -128,33 +161,24 @@ def _find_links(spec: Spec, servers: Servers) -> Iterator[str]:
         yield url if "://" in url else str((spec.folder / url).absolute())
 
 
-def _preferences(keep: Sequence[LockedPackage]) -> str:
-    """Return a pylock of names and versions: uv keeps what its output file holds, where it can."""
-    entries = [f'[[packages]]\nname = "{package.name}"\nversion = "{package.version}"\n' for package in keep]
-    return 'lock-version = "1.0"\ncreated-by = "lockstep"\n' + "".join(entries)
+def _annotated(question: _Question) -> str:
+    """Return the same solution in pip's format, with comments: who needs a package, which index has it."""
+    constraints = question.folder / "constraints.txt"
+    chosen = releases((question.folder / "pylock.toml").read_text())
+    pins = [f"{name}=={release.version}\n" for name, release in chosen.items()]
+    constraints.write_text(constraints.read_text() + "".join(pins))
+    return _run_uv(question, "--annotation-style", "line", "--emit-index-annotation", "--emit-index-url")
 
 
-def _dependencies(spec: Spec, python: str, servers: Servers, folder: Path) -> dict[str, set[str]]:
-    """Return who needs whom, by name: from the comments (`# via`) of the same solution in pip's format."""
-    (folder / "constraints.txt").write_text(
-        (folder / "constraints.txt").read_text()
-        + "".join(f"{name}=={version}\n" for name, version in _solution(folder / "pylock.toml"))
-    )
-    text = _run_uv(spec, python, servers, folder, "--annotation-style", "line", "--no-emit-index-url")
+def _dependencies(emitted: str) -> dict[str, set[str]]:
+    """Return who needs whom, by name: from the comments (`# via`)."""
     found: dict[str, set[str]] = {}
-    for line in text.splitlines():
+    for line in emitted.splitlines():
         requirement, _, via = line.partition("# via ")
-        name = re.split(r"[=\s@\[]", requirement.strip(), maxsplit=1)[0]
         for dependent in filter(None, (part.strip() for part in via.split(","))):
             if not dependent.startswith(("-r ", "-c ")):
-                found.setdefault(dependent, set()).add(name)
+                found.setdefault(dependent, set()).add(_name(requirement.strip()))
     return found
-
-
-def _solution(pylock: Path) -> Iterator[tuple[str, str]]:
-    for entry in tomllib.loads(pylock.read_text()).get("packages", []):
-        if "version" in entry and "archive" not in entry:
-            yield entry["name"], entry["version"]
 
 
 def _locked(
@@ -174,7 +198,7 @@ def _locked(
     sha256, size = wheel.get("hashes", {}).get("sha256"), wheel.get("size")
     if not sha256 or not size:
         sha256, size = measure(url, sha256, servers)
-    filename = url.partition("#")[0].rsplit("/", 1)[-1]
+    filename = unquote(url.partition("#")[0].rsplit("/", 1)[-1])
     return LockedPackage(
         name=name,
         version=str(entry.get("version") or parse_wheel_filename(filename)[1]),
@@ -190,7 +214,7 @@ def _check_hashes(spec: Spec, found: Sequence[LockedPackage]) -> None:
     by_name = {package.name: package for package in found}
     for line in spec.pip:
         hashes = _HASH.findall(line)
-        package = by_name.get(re.split(r"[\[<>=!~;@\s]", line, maxsplit=1)[0])
+        package = by_name.get(_name(line))
         if hashes and package and package.sha256 not in hashes:
             raise SolveError(
                 f"The spec allows {package.name} only with another sha256 than {package.filename} has.",
@@ -198,20 +222,34 @@ def _check_hashes(spec: Spec, found: Sequence[LockedPackage]) -> None:
             )
 
 
-def _explain(code: int, stderr: str, servers: Servers) -> LockstepError:
-    text = hide(stderr).replace("+conda", " (from conda)")
-    lines = [
-        re.sub(r"^\s*(error|cause|hint): ", "", line).strip() for line in text.splitlines() if line.strip()
+def _name(requirement: str) -> str:
+    return re.split(r"[\[<>=!~;@\s]", requirement, maxsplit=1)[0]
+
+
+def _no_solution(stderr: str, question: _Question) -> SolveError:
+    left_out = list(map(hide, question.servers.pip.left_out))
+    hints = [f"Not looked in, as no other machine has them: {', '.join(left_out)}."] if left_out else []
+    hints += [
+        f"Not looked in, as it can't be read ({why}): {page}." for page, why in question.unreadable.items()
     ]
-    shown = "\n".join(f"  {line}" for line in lines[:_LINES])
-    if code == 1:
-        left_out = list(map(hide, servers.pip.left_out))
-        hint = f"\n  Not looked in, as no other machine has them: {', '.join(left_out)}." if left_out else ""
-        return SolveError(
-            f"No set of wheels satisfies the pip section:\n{shown}{hint}",
-            "Relax or correct a version in the spec; what conda provides must agree with it.",
-        )
+    shown = "\n".join(f"  {line}" for line in [*_words(stderr), *map(hide, hints)])
+    return SolveError(
+        f"No set of wheels satisfies the pip section:\n{shown}",
+        "Relax or correct a version in the spec; what conda provides must agree with it.",
+    )
+
+
+def _index_fails(stderr: str) -> FetchError:
+    shown = "\n".join(f"  {line}" for line in _words(stderr))
     return FetchError(
         f"The package index can't be used:\n{shown}",
         "Check the network and the index settings (pip.conf, UV_*, proxy and CA variables), then try again.",
     )
+
+
+def _words(stderr: str) -> list[str]:
+    text = hide(stderr).replace("+conda", " (from conda)")
+    lines = [
+        re.sub(r"^\s*(error|cause|hint): ", "", line).strip() for line in text.splitlines() if line.strip()
+    ]
+    return lines[:_LINES]

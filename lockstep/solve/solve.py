@@ -17,6 +17,8 @@ from lockstep.solve.channels import (
     answering,
     at_address,
     channels_of,
+    is_public,
+    left_out,
     unreachable,
     without_channel,
 )
@@ -51,13 +53,15 @@ def solve(
     servers = read_servers(spec, mirrors)
     if places := ", ".join(map(hide, servers.pip.left_out)):
         progress.say(f"Not looking for wheels in {places}: a lock can't send other machines there.")
+    if places := ", ".join(left_out(spec, servers)):
+        progress.say(f"Not looking for packages in {places}: a lock can't send other machines there.")
     _check_names(previous, upgrade)
     keep = _keep(previous, upgrade)
     channels, conda, record = _solve_conda(spec, servers, home, progress, previous, keep, upgrade, install)
     python = next((package.version for package in conda if package.name == "python"), None)
     if python is None:
         raise SpecError("The spec has no Python in it.", "Add `- python=3.11` to its dependencies.")
-    pip = solve_pypi(
+    wheels = solve_pypi(
         spec,
         python,
         provided(conda),
@@ -65,7 +69,9 @@ def solve(
         home=home,
         keep=[package for package in keep if package.manager == "pip"],
     )
-    packages = (*conda, *pip)
+    for remark in wheels.remarks:
+        progress.say(remark)
+    packages = (*conda, *wheels.packages)
     check_gpu(spec, packages)
     from lockstep.bootstrap import combine
 
@@ -115,12 +121,18 @@ def _solve_conda(
     names = tuple(dict.fromkeys(hide(channel.name) for channel in channels))
     kept = [package for package in keep if package.manager == "conda"]
     found = answering(channels, servers)
-    if not any(found.values()):
+    if channels and not any(found.values()) and all(map(is_public, channels)):
         return _solve_bootstrap(spec, servers, home, progress, previous, channels, kept, upgrade, install)
     if silent := [channel for channel in channels if not found[channel.public]]:
         raise FetchError(
-            f"No server answers for {unreachable(silent)}, though the other channels do.",
+            f"No server answers for {unreachable(silent)}. Python comes from the Debian archive only where "
+            "public channels are meant and none of them can be reached.",
             "Correct its name, set a mirror for it (`channel_mirrors` in invoke.yaml), or try again later.",
+        )
+    if not channels:
+        raise SpecError(
+            "No channel is left to look in: conda's `local` has no folder on this machine.",
+            "Name a channel in the spec, such as conda-forge.",
         )
     chosen = {public: address for public, address in found.items() if address}
     until = (

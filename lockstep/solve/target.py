@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 from packaging import tags
 from packaging.utils import parse_wheel_filename
@@ -25,7 +26,7 @@ def best_wheel(entry: Mapping[str, Any], supported: Sequence[tags.Tag]) -> Mappi
             wheel.get("name")
             or str(wheel.get("url") or wheel.get("path")).partition("#")[0].rsplit("/", 1)[-1]
         )
-        _, _, build, offered = parse_wheel_filename(filename.replace("%2B", "+"))
+        _, _, build, offered = parse_wheel_filename(unquote(filename))
         ranks = [rank[tag] for tag in offered if tag in rank]
         if ranks and (best is None or (-min(ranks), build) > (-best[0], best[1])):
             best = (min(ranks), build, wheel)

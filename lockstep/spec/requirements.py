@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,7 +86,8 @@ def read_line(
     if not line:
         return
     if line.startswith("-"):
-        _read_option(line, into, where=where, folder=folder, root=root, constraints=constraints)
+        for given in _split_options(line, where):
+            _read_option(given, into, where=where, folder=folder, root=root, constraints=constraints)
         return
     (into.constraints if constraints else into.lines).append(_normalise(line, where))
 
@@ -105,11 +107,9 @@ def _logical_lines(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
 
 
 def _read_option(
-    line: str, into: Requirements, *, where: str, folder: Path, root: Path, constraints: bool
+    given: tuple[str, str], into: Requirements, *, where: str, folder: Path, root: Path, constraints: bool
 ) -> None:
-    option, value = _split_option(line)
-    if option in _VALUE_OPTIONS and not value:
-        raise SpecError(f"{where}: {option} needs a value.", "Write it after the option.")
+    option, value = given
     if option in ("--requirement", "--constraint"):
         if "://" in value:
             raise SpecError(
@@ -131,10 +131,10 @@ def _read_option(
     elif option == "--pre":
         into.prerelease = True
     elif option == "--editable":
-        raise _unpinnable(where, line, "an editable install is whatever the folder holds that day")
+        raise _unpinnable(where, f"-e {value}", "an editable install is whatever the folder holds that day")
     elif option == "--no-binary":
         raise SpecError(
-            f"{where}: `{line}` asks for a build from source; only wheels can be locked by their hash.",
+            f"{where}: `{option} {value}` asks for a build from source; only wheels can be locked by their hash.",
             "Take the option out, or build a wheel and publish it to an index.",
         )
     elif option not in _NO_EFFECT:
@@ -144,12 +144,33 @@ def _read_option(
         )
 
 
-def _split_option(line: str) -> tuple[str, str]:
-    """Split `-rfile`, `-r file`, `--option=value` and `--option value` into the long name and the value."""
-    if line[:2] in _TAKES_VALUE and not line.startswith("--"):
-        return _TAKES_VALUE[line[:2]], line[2:].strip().removeprefix("=")
-    option, _, value = re.sub(r"[=\s]", " ", line, count=1).partition(" ")
-    return _TAKES_VALUE.get(option, option), value.strip()
+def _split_options(line: str, where: str) -> Iterator[tuple[str, str]]:
+    """Yield the options of a line by their long names, each with its value, `""` for one that takes none.
+
+    Words are split as a shell does, so a line may hold several options. Understood are `-rfile`,
+    `-r file`, `--option=value` and `--option value`.
+    """
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise SpecError(f"{where}: a quote isn't closed.", "Close it.") from error
+    option = ""
+    while words:
+        before, word = option, words.pop(0)
+        if word[:2] in _TAKES_VALUE and not word.startswith("--"):
+            option, value = _TAKES_VALUE[word[:2]], word[2:].removeprefix("=")
+        else:
+            option, _, value = word.partition("=")
+            option = _TAKES_VALUE.get(option, option)
+        if not option.startswith("-"):
+            raise SpecError(
+                f"{where}: the word after {before} isn't an option.", "Give each requirement its own line."
+            )
+        if option in _VALUE_OPTIONS and not value:
+            value = words.pop(0) if words else ""
+            if not value:
+                raise SpecError(f"{where}: {option} needs a value.", "Write it after the option.")
+        yield option, value
 
 
 def _normalise(line: str, where: str) -> str:
@@ -159,6 +180,11 @@ def _normalise(line: str, where: str) -> str:
         if not re.fullmatch(r"sha256:[0-9a-f]{64}", found):
             raise SpecError(f"{where}: {found!r} isn't a sha256.", "Write --hash=sha256:<64 hex digits>.")
     text = _HASH.sub("", line).strip()
+    if misplaced := re.search(r"\s(-[a-z]|--[a-z][a-z-]+)(?=[=\s]|$)", text):
+        raise SpecError(
+            f"{where}: {misplaced[1]} stands behind a requirement, where pip takes no notice of it.",
+            f"Give {misplaced[1]} a line of its own; it counts for all requirements.",
+        )
     if _VCS.search(text):
         raise _unpinnable(where, text, "a version control URL is whatever the branch or tag is that day")
     if (url := text.partition("#")[0]).startswith(("https://", "http://")):

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from lockstep.environment_variable import variable_trouble
 from lockstep.errors import SpecError
+from lockstep.spec.match_spec import normalise
 from lockstep.spec.requirements import Requirements, read_line, read_requirements
 from lockstep.spec.yaml_source import YamlNode, read_yaml
 
@@ -29,8 +30,13 @@ DEFAULT_VIRTUAL_PACKAGES = {"__cuda": "13.0", "__glibc": "2.36", "__linux": "6.1
 
 PLATFORMS = ("linux-64", "linux-aarch64")
 
+BEST_MATCH = "best-match"
+"""The index strategy that pip has: of all indexes' versions the highest wins. The other is `first-index`."""
+
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
-_PLAIN = re.compile(r"\w[\w.-]*((==?|[<>]=?)\d[\w.]*(,(==?|[<>]=?)\d[\w.]*)*)?")
+VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
+"""A variable of the environment in a channel, `$NAME` or `${NAME}`."""
+
 _KEYS = ("name", "channels", "dependencies", "variables", "prefix")
 
 
@@ -52,7 +58,8 @@ class Spec:
     """A normalised spec. `conda` are MatchSpecs and `pip` requirement lines, both sorted.
 
     `channels` are in order of priority. `name` labels the environment; `sources` are the files it was
-    read from, relative to `folder`. These three aren't part of the identity.
+    read from, relative to `folder`. These three aren't part of the identity. `index_strategy` is
+    `best-match` or `first-index`.
     """
 
     name: str = field(compare=False)
@@ -66,17 +73,21 @@ class Spec:
     platform: str
     virtual_packages: tuple[tuple[str, str], ...]
     exclude_newer: str | None = None
+    index_strategy: str = BEST_MATCH
     sources: tuple[str, ...] = field(default=(), compare=False)
     folder: Path = field(default=Path(), compare=False)
 
     @cached_property
     def hash(self) -> str:
-        """The identity: hex sha256 of the normalised content. Credentials in URLs don't go into it."""
+        """The identity: hex sha256 of the normalised content, without credentials in the URLs of pip's options."""
         content = asdict(self)
         for key in ("name", "sources", "folder"):
             del content[key]
-        text = _CREDENTIALS.sub("", json.dumps(content, sort_keys=True))
-        return hashlib.sha256(text.encode()).hexdigest()
+        if self.index_strategy == BEST_MATCH:
+            del content["index_strategy"]  # as before there was a choice, so that older locks stay fresh
+        options = json.dumps(content.pop("pip_options"), sort_keys=True)
+        content["pip_options"] = json.loads(_CREDENTIALS.sub("", options))
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_spec(
@@ -105,6 +116,7 @@ def read_spec(
         **DEFAULT_VIRTUAL_PACKAGES,
         **{key: str(value) for key, value in (virtual_packages or {}).items()},
     }
+    _check_virtual(virtual)
     return Spec(
         name=name,
         channels=channels,
@@ -128,6 +140,27 @@ def read_spec(
         sources=tuple(sorted({_relative(file, path.parent) for file in (path, *pip.files)})),
         folder=path.parent,
     )
+
+
+def _check_virtual(packages: Mapping[str, str]) -> None:
+    """Refuse names that no package can depend on, and a C library that no wheel's tag can name (PEP 600)."""
+    for name, value in packages.items():
+        version = value.partition("=")[0].strip()
+        if not re.fullmatch(r"__[a-z0-9][a-z0-9._-]*", name):
+            raise SpecError(
+                f"virtual_packages in invoke.yaml names {name!r}, which isn't a virtual package.",
+                f"Their names begin with two underscores: `__{name.lstrip('_').lower()}`.",
+            )
+        if value and not re.fullmatch(r"\d[\w.]*", version):
+            raise SpecError(
+                f"virtual_packages in invoke.yaml: {name} is {value!r}, which isn't a version.",
+                f'Write it in quotes, such as `{name}: "12.4"`; an empty one takes {name} away.',
+            )
+        if value and name == "__glibc" and not re.fullmatch(r"2\.\d{1,3}(\.\d+)?", version):
+            raise SpecError(
+                f"virtual_packages in invoke.yaml: __glibc is {value!r}; wheels are published for 2.<number>.",
+                'Write both numbers in quotes, such as `__glibc: "2.36"` (Debian 12).',
+            )
 
 
 _Read = tuple[str, tuple[str, ...], list[str], dict[str, str], Requirements]
@@ -174,9 +207,17 @@ def _variable(name: str, node: YamlNode) -> str:
 
 
 def _channel(node: YamlNode) -> str:
+    """Return a channel as it is written. In a secret's place only a variable may stand, `${TOKEN}`."""
     channel = node.text("a channel").rstrip("/")
-    if _CREDENTIALS.search(channel) or re.search(r"/t/[^/]+/", channel):
-        raise node.error("a channel's URL holds credentials", "Keep them in .condarc or ~/.netrc.")
+    userinfo = re.search(r"://([^/@\s]+)@", channel)
+    login = userinfo[1].partition(":") if userinfo else ("", "", "")
+    token = re.search(r"/t/([^/]+)(/|$)", channel)
+    secrets = [login[2] if login[1] else login[0], token[1] if token else ""]
+    if any(secret and not VARIABLE.fullmatch(secret) for secret in secrets):
+        raise node.error(
+            "a channel's URL holds credentials",
+            "Keep them in .condarc or ~/.netrc, or write a variable in their place: ${TOKEN}.",
+        )
     return channel
 
 
@@ -190,26 +231,13 @@ def _read_pip_section(node: YamlNode, pip: Requirements, path: Path) -> None:
 
 
 def _match_spec(node: YamlNode) -> str:
-    """Return a MatchSpec in one spelling of its blanks; conda's grammar gives the reason of a SpecError."""
-    text = re.sub(r"\s*([,|])\s*", r"\1", re.sub(r"\s+", " ", node.text("a dependency").strip()))
-    text = re.sub(r"([<>=!~])\s+", r"\1", text)
-    text = re.sub(r"(?<=\w)\s+(?=[<>!~=])", "", text)
-    if _PLAIN.fullmatch(text):
-        return text  # without the solver's library: a build with nothing to do shouldn't pay for it
-    import rattler
-    from rattler.exceptions import InvalidMatchSpecError
-
+    text = node.text("a dependency")
     try:
-        parsed = rattler.MatchSpec(text)
-    except InvalidMatchSpecError as error:
+        return normalise(text)
+    except ValueError as error:
         raise node.error(
             f"{text!r} isn't a package: {error}", "Write it as `name=1.2` or `name>=1,<2`."
         ) from error
-    if " " in (parsed.build or ""):
-        raise node.error(
-            f"{text!r} isn't a package: it has more than name, version and build", "Take out the rest."
-        )
-    return text
 
 
 def _read_dockerfile(path: Path) -> str:

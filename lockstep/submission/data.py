@@ -80,7 +80,7 @@ def _copy(project: Project, folder: Path, path: str) -> RemoteData:
 
 
 def _datastore(project: Project) -> Path:
-    return Folder(project.state / "workspace").datastore(DATASTORE)
+    return Folder(project.state / "workspace").datastore(DATASTORE).path
 
 
 def send_data(

@@ -23,6 +23,7 @@ from lockstep.home import Home
 from lockstep.image_name import parse_image_name
 from lockstep.progress import Progress
 from lockstep.project import Project
+from lockstep.redaction import guard_output, redact
 from lockstep.settings import Settings
 from lockstep.virtualenv import provide
 
@@ -42,8 +43,10 @@ def start_embedded(project: Project) -> Daemon:
 
     One that runs code older than this checkout's is started anew, unless a run is going on it.
     """
+    from lockstep.azureml.discovery import keep_discovery_private
     from lockstep.workspace.daemon import find, start
 
+    keep_discovery_private()  # whoever exports this server's variables uses the SDK without us
     folder = project.state / "workspace"
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
@@ -134,6 +137,7 @@ def main() -> int:
     """Serve the workspace of the folder that the command line names, until SIGTERM."""
     from lockstep.workspace.server import Parts, find_engine, serve
 
+    guard_output()
     folder = Path(sys.argv[1])
     _write(folder / _CODE, _code())
     python = _MLFLOW / "bin" / "python"
@@ -212,4 +216,4 @@ class _Told(Progress):
         self._on_line = on_line
 
     def say(self, text: str) -> None:
-        self._on_line(text)
+        self._on_line(redact(text))

@@ -12,8 +12,10 @@ from pathlib import Path
 from lockstep.azureml import Metrics, RunState, Workspace, follow
 from lockstep.errors import JobError
 from lockstep.project import Project
+from lockstep.root import Root
 from lockstep.runs.job import OUTPUTS
-from lockstep.runs.run import RunRecord, find_run, list_runs, with_outputs, write_record
+from lockstep.runs.run import LOG, RunRecord, find_run, list_runs, with_outputs, write_record
+from lockstep.runs.run_log import RunLog
 from lockstep.submission.workspaces import open_workspace
 
 STATUS = {"Completed": "completed", "Failed": "failed", "Canceled": "canceled"}
@@ -32,7 +34,7 @@ def logs(
     folder = project.settings.runs / record.id if record else None
     state = follow_run(project, service, identifier, folder, on_line)
     if record and folder and record.status == "running":
-        finish(service, record, state, folder)
+        finish(service, record, state, folder, on_line)
     return state
 
 
@@ -55,7 +57,7 @@ def download(
     """Fetch everything that a run left, logs too; into runs/<id>/remote unless `to` says where."""
     service, identifier, record = _find(project, run, workspace, tenant)
     folder = to or project.settings.runs / (record.id if record else identifier) / "remote"
-    return service.download(identifier, folder, prefix="")
+    return service.download(identifier, folder, prefix="", say=project.progress.say)
 
 
 def remote_runs(project: Project, *, workspace: str = "", tenant: str = "") -> tuple[RunState, ...]:
@@ -68,12 +70,11 @@ def follow_run(
 ) -> RunState:
     """Show a run until it ends; `folder`/log.txt gets what it printed. Ctrl-C passes: the run goes on."""
     with contextlib.ExitStack() as stack:
-        log = stack.enter_context((folder / "log.txt").open("w", encoding="utf-8")) if folder else None
+        log = stack.enter_context(contextlib.closing(RunLog(Root(folder), LOG))) if folder else None
 
         def line(text: str) -> None:
             if log:
-                log.write(text + "\n")
-                log.flush()
+                log.say(text)
             on_line(text)
 
         def status(state: RunState) -> None:
@@ -85,15 +86,23 @@ def follow_run(
     return state
 
 
-def finish(service: Workspace, record: RunRecord, state: RunState, folder: Path) -> RunRecord:
-    """Fetch metrics and outputs of a run that ended, and complete its record."""
-    service.download(state.id, folder / OUTPUTS, prefix=f"{OUTPUTS}/")
+def finish(
+    service: Workspace, record: RunRecord, state: RunState, folder: Path, on_line: Callable[[str], None]
+) -> RunRecord:
+    """Fetch metrics and outputs of a run that ended, and complete its record; its log says what is left out."""
+    left_out: list[str] = []
+    service.download(state.id, folder / OUTPUTS, prefix=f"{OUTPUTS}/", say=left_out.append)
+    record, unread = with_outputs(record, folder)
+    left_out += unread.lines("the record")
+    with (folder / LOG).open("a", encoding="utf-8") as log:
+        for line in left_out:
+            log.write(f"{line}\n")
+            on_line(line)
     logged = {
         name: value[-1] if isinstance(value, list) else value
         for name, value in service.metrics(state.id).items()
     }
     numbers = {name: value for name, value in logged.items() if isinstance(value, int | float)}
-    record = with_outputs(record, folder / OUTPUTS)
     record = record.changed(
         status=STATUS.get(state.status, state.status.lower()),
         started=state.started or record.started,

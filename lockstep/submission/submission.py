@@ -134,7 +134,7 @@ def follow_submission(
         state = follow_run(project, service, run.id, folder, on_line)
     except KeyboardInterrupt:
         return Submission(record, run, left=True)
-    record = finish(service, record, state, folder)
+    record = finish(service, record, state, folder, on_line)
     local = last_run_of(project.settings.runs, record.job_hash) if record.job_hash else None
     return Submission(record, run, False, local, compare_runs(local, record) if local else ())
 

@@ -2,6 +2,8 @@
 
     daemon.py                   start, stop, reset, and the environment variables that point the SDK here
     server.py, app.py, call.py  listening, routing, authentication, limits, one request decoded
+    names.py, shapes.py, body.py    the door: which names, types and depth are let in
+    listener.py, connection.py  addresses, and how long a client may let the server wait
     routes/                     a module per service of Azure ML, a function per REST call
     state.py, folder.py         SQLite and files under the project's `.lockstep/workspace/`
     runner.py, launch.py        queues, and a run as containers of the registered image

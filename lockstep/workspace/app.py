@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import re
 import time
@@ -14,7 +13,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
-from lockstep.workspace.fault import Fault, error_body
+from lockstep.workspace.call import HOLDER
+from lockstep.workspace.fault import Fault, error_body, fault_of
+from lockstep.workspace.rights import check
 from lockstep.workspace.routes import ALL
 from lockstep.workspace.site import Site
 
@@ -30,9 +31,10 @@ class Application:
         self._public = frozenset(endpoint for routes in ALL for endpoint in routes.public)
         self._routes = Starlette(
             routes=[route for routes in ALL for route in routes.table],
-            exception_handlers={Fault: _refuse, HTTPException: _unknown},
+            exception_handlers={Fault: _refuse, HTTPException: _unknown, Exception: _broken},
         )
         self._routes.state.site = site
+        self._routes.state.check = check
         self._routes.router.redirect_slashes = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -55,10 +57,8 @@ class Application:
             await answer(scope, receive, remember)
         except ClientDisconnect:
             log.info("%s %s: the client went away", request.method, shown(request))
-        except Exception as error:
+        except Exception:  # `_broken` has answered: it is here to be logged
             log.exception("%s %s failed", request.method, shown(request))
-            if not status:
-                await _broken(error)(scope, receive, remember)
         finally:
             took = (time.monotonic() - started) * 1000
             log.info("%s %s %s %.0f ms", request.method, shown(request), status, took)
@@ -73,8 +73,12 @@ class Application:
                 if found.get("endpoint") in self._public:
                     return None
                 break
-        if not self.site.identity.accepts(request.headers.get("authorization", "")):
+        holder = self.site.identity.holder(request.headers.get("authorization", ""))
+        if holder is None:
             return _json(401, "The request needs this workspace's bearer token.", "AuthenticationFailed")
+        if holder and not self.site.runs.goes(holder):
+            return _json(401, f"The run {holder!r} has ended, and its token with it.", "AuthenticationFailed")
+        request.scope[HOLDER] = holder
         return None
 
 
@@ -93,13 +97,10 @@ async def _unknown(request: Request, error: Exception) -> Response:
     return _json(404, message, "NotImplementedByLockstep")
 
 
-def _broken(error: Exception) -> Response:
+async def _broken(request: Request, error: Exception) -> Response:
     """Say that the server failed; as a 400, because the SDK would repeat a 500 for minutes."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _json(400, "The disk that holds the workspace's state is full: free some space.", "DiskFull")
-    return _json(
-        400, f"The embedded workspace failed ({type(error).__name__}); its log says more.", "ServiceError"
-    )
+    fault = fault_of(error)
+    return _json(fault.status, fault.message, fault.code)
 
 
 def _json(status: int, message: str, code: str) -> Response:
@@ -107,6 +108,7 @@ def _json(status: int, message: str, code: str) -> Response:
 
 
 def shown(request: Request) -> str:
-    """Return the request's path as it may be logged: no query, no secrets."""
-    path = SECRET_SEGMENT.sub(r"/\1/…", request.url.path)
+    """Return the request's path as it may be logged: on one line, no query, no secrets."""
+    path = SECRET_SEGMENT.sub(r"/\1/…", request.scope["path"])
+    path = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in path)
     return re.sub(r"/subscriptions/[^/]+/resourceGroups/[^/]+/providers/[^/]+/workspaces", "…", path)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import mimetypes
+import os
 import re
 import shutil
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from email.utils import formatdate
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from lockstep.root import Root
 from lockstep.workspace.fault import Fault
 
 PUT_LIMIT = 5 * 1024**3
@@ -26,47 +31,55 @@ BLOCK_ID = re.compile(r"<(?:Latest|Committed|Uncommitted)>([^<]+)</")
 RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
-async def put(request: Request, target: Path, work: Path) -> Response:
-    """Take a Put Blob, Put Block or Put Block List for `target`; the file appears whole, when all has arrived.
+async def put(request: Request, root: Root, name: str, work: Path) -> Response:
+    """Take a Put Blob, Put Block or Put Block List for the file `name`; it appears whole, when all has arrived.
 
     `work` is a folder on the same disk for what is under way. `If-None-Match: *` refuses to replace (409).
     """
-    if request.headers.get("if-none-match") == "*" and target.exists():
-        raise Fault(409, "The blob exists already.", "BlobAlreadyExists")
+    replace = request.headers.get("if-none-match") != "*"
     kind = request.query_params.get("comp", "")
-    blocks = work / f"blocks-{hashlib.sha256(str(target).encode()).hexdigest()[:32]}"
-    if kind == "block":
-        block = blocks / hashlib.sha256(request.query_params.get("blockid", "").encode()).hexdigest()
-        return created(await _receive(request, block, work))
-    if kind == "blocklist":
-        return created(await run_in_threadpool(_join, await _small_body(request), blocks, target, work))
-    if kind:
-        raise Fault(400, f"The embedded workspace's blobs don't do comp={kind}.", "UnsupportedQueryParameter")
-    return created(await _receive(request, target, work))
-
-
-async def _receive(request: Request, target: Path, work: Path) -> bytes:
-    """Stream the body into `target`; return its MD5, which must be the one that the client said."""
-    digest, size, held = hashlib.md5(usedforsecurity=False), 0, bytearray()
+    blocks = work / f"blocks-{hashlib.sha256(str(root.path / name).encode()).hexdigest()[:32]}"
     partial = work / uuid.uuid4().hex
-    file = await run_in_threadpool(partial.open, "wb")
+    digest = b""
     try:
-        with file:
-            async for piece in request.stream():
-                size += len(piece)
-                if size > PUT_LIMIT:
-                    raise Fault(413, f"A blob's PUT is at most {PUT_LIMIT >> 30} GB.", "RequestBodyTooLarge")
-                held += piece
-                if len(held) >= PIECE:
-                    await run_in_threadpool(_write, file, digest, bytes(held))
-                    held.clear()
-            await run_in_threadpool(_write, file, digest, bytes(held))
-        said = request.headers.get("content-md5")
-        if said and said != base64.b64encode(digest.digest()).decode():
-            raise Fault(400, "The blob's bytes don't have the MD5 that was sent.", "Md5Mismatch")
-        await run_in_threadpool(_place, partial, target)
+        if kind == "block":
+            block = hashlib.sha256(request.query_params.get("blockid", "").encode()).hexdigest()
+            digest = await _receive(request, partial)
+            await run_in_threadpool(_place, partial, Root(blocks), block)
+        elif kind == "blocklist":
+            await run_in_threadpool(_join, await _small_body(request), Root(blocks), partial)
+            await run_in_threadpool(_place, partial, root, name, replace=replace)
+            await run_in_threadpool(shutil.rmtree, blocks, ignore_errors=True)
+        elif kind:
+            raise Fault(
+                400, f"The embedded workspace's blobs don't do comp={kind}.", "UnsupportedQueryParameter"
+            )
+        else:
+            if not replace and await run_in_threadpool(_exists, root, name):
+                raise _exists_already()  # before its bytes are sent
+            digest = await _receive(request, partial)
+            await run_in_threadpool(_place, partial, root, name, replace=replace)
     finally:
         partial.unlink(missing_ok=True)
+    return created(digest)
+
+
+async def _receive(request: Request, partial: Path) -> bytes:
+    """Stream the body into the file `partial`; return its MD5, which must be the one that the client said."""
+    digest, size, held = hashlib.md5(usedforsecurity=False), 0, bytearray()
+    with await run_in_threadpool(partial.open, "wb") as file:
+        async for piece in request.stream():
+            size += len(piece)
+            if size > PUT_LIMIT:
+                raise Fault(413, f"A blob's PUT is at most {PUT_LIMIT >> 30} GB.", "RequestBodyTooLarge")
+            held += piece
+            if len(held) >= PIECE:
+                await run_in_threadpool(_write, file, digest, bytes(held))
+                held.clear()
+        await run_in_threadpool(_write, file, digest, bytes(held))
+    said = request.headers.get("content-md5")
+    if said and said != base64.b64encode(digest.digest()).decode():
+        raise Fault(400, "The blob's bytes don't have the MD5 that was sent.", "Md5Mismatch")
     return digest.digest()
 
 
@@ -75,12 +88,24 @@ def _write(file: BinaryIO, digest: hashlib._Hash, data: bytes) -> None:
     file.write(data)
 
 
-def _place(partial: Path, target: Path) -> None:
+def _place(partial: Path, root: Root, name: str, *, replace: bool = True) -> None:
+    """Move what has arrived to its place, which is opened now, whatever it was before."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial.replace(target)
-    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise Fault(409, f"{target.name!r} is a file and a folder at once.", "BlobPathConflict") from error
+        root.put(partial, name, replace=replace)
+    except FileExistsError as error:
+        raise _exists_already() from error
+    except (NotADirectoryError, IsADirectoryError) as error:
+        raise Fault(
+            409, f"{name!r} is a file and a folder at once, or a link.", "BlobPathConflict"
+        ) from error
+
+
+def _exists(root: Root, name: str) -> bool:
+    return root.is_file(name) or root.is_folder(name)
+
+
+def _exists_already() -> Fault:
+    return Fault(409, "The blob exists already.", "BlobAlreadyExists")
 
 
 async def _small_body(request: Request) -> bytes:
@@ -92,22 +117,16 @@ async def _small_body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _join(listing: bytes, blocks: Path, target: Path, work: Path) -> bytes:
+def _join(listing: bytes, blocks: Root, partial: Path) -> None:
     """Make the blob from its blocks, in the order of the list."""
-    partial = work / uuid.uuid4().hex
-    try:
-        with partial.open("wb") as joined:
-            for name in BLOCK_ID.findall(listing.decode("utf-8", "replace")):
-                block = blocks / hashlib.sha256(name.encode()).hexdigest()
-                if not block.is_file():
-                    raise Fault(400, "The list names a block that was never sent.", "InvalidBlockList")
-                with block.open("rb") as part:
-                    shutil.copyfileobj(part, joined, PIECE)
-        _place(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
-    shutil.rmtree(blocks, ignore_errors=True)
-    return b""
+    with partial.open("wb") as joined:
+        for name in BLOCK_ID.findall(listing.decode("utf-8", "replace")):
+            try:
+                block = blocks.open(hashlib.sha256(name.encode()).hexdigest())
+            except FileNotFoundError as error:
+                raise Fault(400, "The list names a block that was never sent.", "InvalidBlockList") from error
+            with block:
+                shutil.copyfileobj(block, joined, PIECE)
 
 
 def created(digest: bytes) -> Response:
@@ -118,11 +137,22 @@ def created(digest: bytes) -> Response:
     return Response(status_code=201, headers=headers)
 
 
-def send(request: Request, path: Path, *, download_as: str = "") -> Response:
+async def send(request: Request, root: Root, name: str, *, download_as: str = "") -> Response:
     """Answer GET or HEAD with a file as it is now, also while it grows; `Range` and `x-ms-range` are understood."""
-    if not path.is_file():
-        raise Fault(404, "The blob doesn't exist.", "BlobNotFound")
-    facts = path.stat()
+    try:
+        file = await run_in_threadpool(root.open, name)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Fault(404, "The blob doesn't exist.", "BlobNotFound") from error
+    with contextlib.ExitStack() as stack:
+        stack.callback(file.close)
+        response = _answer(request, file, name, download_as)
+        if isinstance(response, StreamingResponse):  # which closes the file when it has sent it
+            stack.pop_all()
+        return response
+
+
+def _answer(request: Request, file: BinaryIO, name: str, download_as: str) -> Response:
+    facts = os.fstat(file.fileno())
     headers = {
         "ETag": f'"{facts.st_mtime_ns:x}-{facts.st_size:x}"',
         "Last-Modified": formatdate(facts.st_mtime, usegmt=True),
@@ -130,8 +160,11 @@ def send(request: Request, path: Path, *, download_as: str = "") -> Response:
         "Accept-Ranges": "bytes",
         **_always(),
     }
+    kind = "text/plain; charset=utf-8" if name.endswith((".txt", ".log")) else "application/octet-stream"
     if download_as:
-        headers["Content-Disposition"] = f'attachment; filename="{download_as}"'
+        headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(download_as)}"
+        headers["X-Content-Type-Options"] = "nosniff"
+        kind = mimetypes.guess_type(download_as)[0] or kind
     first, last, status = 0, facts.st_size - 1, 200
     asked = RANGE.fullmatch(request.headers.get("x-ms-range") or request.headers.get("range") or "")
     if asked:
@@ -142,15 +175,13 @@ def send(request: Request, path: Path, *, download_as: str = "") -> Response:
         status = 206
         headers["Content-Range"] = f"bytes {first}-{last}/{facts.st_size}"
     headers["Content-Length"] = str(max(last - first + 1, 0))
-    kind = "text/plain; charset=utf-8" if path.suffix in (".txt", ".log") else "application/octet-stream"
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type=kind)
-    return StreamingResponse(_read(path, first, last - first + 1), status, headers, media_type=kind)
+    return StreamingResponse(_read(file, first, last - first + 1), status, headers, media_type=kind)
 
 
-async def _read(path: Path, start: int, count: int) -> AsyncIterator[bytes]:
-    """Yield `count` bytes of a file from `start`: no more, even if it grows meanwhile."""
-    file = await run_in_threadpool(path.open, "rb")
+async def _read(file: BinaryIO, start: int, count: int) -> AsyncIterator[bytes]:
+    """Yield `count` bytes of a file from `start`: no more, even if it grows meanwhile; then close it."""
     try:
         await run_in_threadpool(file.seek, start)
         while count > 0 and (piece := await run_in_threadpool(file.read, min(PIECE, count))):
@@ -167,13 +198,11 @@ def refused(fault: Fault) -> Response:
     return Response(body, fault.status, headers, media_type="application/xml")
 
 
-def listing(root: Path, prefix: str) -> Response:
-    """Return List Blobs: every file below `root` whose path begins with `prefix`."""
+def listing(root: Root, prefix: str, may_read: Callable[[str], bool]) -> Response:
+    """Return List Blobs: every file below `root` whose path begins with `prefix` and may be read."""
     items = []
-    for file in sorted(root.rglob("*")):
-        path = file.relative_to(root).as_posix()
-        if path.startswith(prefix) and file.is_file() and not file.is_symlink():
-            facts = file.stat()
+    for path, facts in sorted(root.files(), key=lambda each: each[0]):
+        if path.startswith(prefix) and may_read(path):
             items.append(
                 f"<Blob><Name>{_xml(path)}</Name><Properties>"
                 f"<Last-Modified>{formatdate(facts.st_mtime, usegmt=True)}</Last-Modified>"
@@ -181,7 +210,7 @@ def listing(root: Path, prefix: str) -> Response:
                 "<BlobType>BlockBlob</BlobType></Properties></Blob>"
             )
     body = (
-        f'{XML}<EnumerationResults ServiceEndpoint="" ContainerName="{_xml(root.name)}">'
+        f'{XML}<EnumerationResults ServiceEndpoint="" ContainerName="{_xml(root.path.name)}">'
         f"<Prefix>{_xml(prefix)}</Prefix><Blobs>{''.join(items)}</Blobs><NextMarker /></EnumerationResults>"
     )
     return Response(body, headers=_always(), media_type="application/xml")

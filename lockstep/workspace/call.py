@@ -1,4 +1,7 @@
-"""Call: one request to the workspace, decoded, and how a plain function becomes its route."""
+"""Call: one request to the workspace, decoded, and how a plain function becomes its route.
+
+What a run's token is good for is decided here, between the decoding and the function: see rights.py.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from lockstep.workspace.body import parsed
 from lockstep.workspace.fault import Fault
 from lockstep.workspace.identity import NAME, RESOURCE_GROUP, SUBSCRIPTION
+from lockstep.workspace.names import check_path, checked
+from lockstep.workspace.shapes import fitting
 
 if TYPE_CHECKING:
     from lockstep.workspace.site import Site
@@ -23,6 +29,10 @@ WS = (
     "/providers/Microsoft.MachineLearningServices/workspaces/{workspace}"
 )
 JSON_LIMIT = 64 * 1024 * 1024
+SMALL = 64 * 1024
+"""A larger body is parsed in a thread, so that nobody else waits."""
+HOLDER = "lockstep.holder"
+"""Where the door notes in the request's scope whose token it shows."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +51,26 @@ class Call:
         return f"https://{self.request.headers['host']}"
 
     @property
-    def fields(self) -> dict[str, Any]:
-        """The body as an object, or a refusal."""
-        if not isinstance(self.body, dict):
-            raise Fault(400, "The request's body must be a JSON object.", "BadArgument")
-        return self.body
+    def run(self) -> str:
+        """The run whose token the request shows; "" for the workspace's owner."""
+        return str(self.request.scope.get(HOLDER, ""))
+
+    def signed(self, resource: str) -> str:
+        """Return the query of a signed URL of `resource` for whoever asks; a run's ends with the run."""
+        return self.site.identity.signed(resource, self.run)
+
+    def fields(self, shape: Any = dict) -> Any:
+        """Return the body as it was sent if it has the shape (see shapes.py), or refuse it with 400."""
+        return fitting(shape, self.body)
+
+    def number(self, name: str) -> int:
+        """Return a whole number of the query, 0 where there is none."""
+        return whole(self.query.get(name))
+
+    def named(self, kind: str, name: str) -> str | None:
+        """Return a name of the query, None where there is none; refuse (400) one that its kind can't have."""
+        value = self.query.get(name)
+        return checked(kind, value) if value else None
 
 
 Handler = Callable[[Call], Any]
@@ -66,10 +91,15 @@ class Routes:
 
         def register(handler: Handler) -> Handler:
             async def endpoint(request: Request) -> Response:
-                own_workspace_only(request.path_params)
+                at_the_door(request)
                 body = await json_body(request)
                 call = Call(request.app.state.site, request, request.path_params, request.query_params, body)
-                answer = await run_in_threadpool(handler, call)
+
+                def answered() -> Any:
+                    request.app.state.check(handler, call)
+                    return handler(call)
+
+                answer = await run_in_threadpool(answered)
                 if isinstance(answer, Response):
                     return answer
                 return Response() if answer is None else json_response(answer)
@@ -85,7 +115,7 @@ class Routes:
 
         def register(handler: Any) -> Any:
             async def endpoint(request: Request) -> Response:
-                own_workspace_only(request.path_params)
+                at_the_door(request)
                 answer: Response = await handler(request)
                 return answer
 
@@ -106,8 +136,16 @@ def json_response(value: Any, status: int = 200) -> Response:
     return Response(json.dumps(value), status, media_type="application/json")
 
 
-def own_workspace_only(parameters: Mapping[str, str]) -> None:
-    """Refuse (404) a path that names a subscription, group or workspace that isn't this one."""
+def whole(value: Any) -> int:
+    """Return the whole number that a page's size or place is, 0 for what is none."""
+    text = "" if isinstance(value, bool) else str(value or "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
+
+
+def at_the_door(request: Request) -> None:
+    """Refuse a path with a name that its kind can't have (400), or of another workspace than this one (404)."""
+    parameters = request.path_params
+    check_path(parameters, makes=request.method == "PUT")
     named = [
         parameters.get(key, own).lower()
         for key, own in (("subscription", SUBSCRIPTION), ("group", RESOURCE_GROUP))
@@ -135,10 +173,7 @@ async def json_body(request: Request) -> Any:
         return None
     if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
         return data.decode("utf-8", "replace")
-    try:
-        return json.loads(data)
-    except ValueError as error:
-        raise Fault(400, f"The request's body isn't JSON: {error}.", "BadArgument") from error
+    return parsed(data) if len(data) <= SMALL else await run_in_threadpool(parsed, data)
 
 
 def too_large() -> Fault:

@@ -7,6 +7,7 @@ from typing import Any
 
 from lockstep.workspace.fault import Fault, missing
 from lockstep.workspace.identity import ARM_PATH
+from lockstep.workspace.names import checked
 from lockstep.workspace.state import State, text
 
 DEFAULT = "cpu-cluster"
@@ -36,10 +37,11 @@ class Computes:
         return int(row["nodes"])
 
     def create(self, name: str, sent: dict[str, Any]) -> dict[str, Any]:
-        """Make a target, or change its number of nodes."""
+        """Make a target, or change its number of nodes; `sent` is a shapes.Compute."""
+        checked("compute", name)
         inner = (sent.get("properties") or {}).get("properties") or {}
         nodes = ((inner.get("scaleSettings") or {}).get("maxNodeCount")) or DEFAULT_NODES
-        if not isinstance(nodes, int) or not 1 <= nodes <= 100:
+        if not 1 <= nodes <= 100:
             raise Fault(400, f"A compute target has 1 to 100 nodes, not {nodes!r}.")
         with self._state.change() as change:
             change.execute("INSERT OR REPLACE INTO computes VALUES (?, ?, ?)", (name, nodes, text(inner)))

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import signal
 import ssl
 import sys
@@ -17,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lockstep.errors import WorkspaceError
+from lockstep.no_proxy import no_proxy
+from lockstep.removal import remove_tree
 
 START_SECONDS = 20.0
 STOP_SECONDS = 15.0
@@ -55,26 +56,29 @@ class Daemon:
     def environment(self) -> dict[str, str]:
         """Return the environment variables that make azureml-core and azureml-mlflow talk to this server.
 
+        NO_PROXY keeps a proxy out of it, and says what it says in this process besides.
         `AZURE_CONFIG_DIR` names a folder that isn't there, or the SDK would remember addresses in it for ever.
         """
-        from lockstep.workspace.identity import Identity
+        from lockstep.workspace.identity import CLOUD, Identity
 
         secret = Identity.of(self.folder / "identity.json").secret("sign-in")
         bundle = str(self.folder / "tls" / "ca-bundle.pem")
         return {
             "ARM_CLOUD_METADATA_URL": f"{self.url}/metadata/endpoints?api-version=2019-05-01",
-            "AZUREML_CURRENT_CLOUD": "AzureCloud",
+            "AZUREML_CURRENT_CLOUD": CLOUD,
             "MSI_ENDPOINT": f"{self.url}/MSI/{secret}/token",
             "AZURE_CONFIG_DIR": str(self.folder / f"azure-{self.port}"),
             "REQUESTS_CA_BUNDLE": bundle,
             "SSL_CERT_FILE": bundle,
+            **no_proxy(os.environ),
         }
 
     def answers(self) -> bool:
         """Tell whether the server answers."""
         context = ssl.create_default_context(cafile=str(self.folder / "tls" / "ca.pem"))
+        secure, direct = urllib.request.HTTPSHandler(context=context), urllib.request.ProxyHandler({})
         try:
-            with urllib.request.urlopen(self._probe, timeout=2, context=context):  # noqa: S310 - https, ours
+            with urllib.request.build_opener(secure, direct).open(self._probe, timeout=2):
                 return True
         except OSError:
             return False
@@ -175,4 +179,4 @@ def reset(folder: Path) -> None:
         raise WorkspaceError(
             f"The workspace in {folder} is still being served.", "Stop that process, then reset again."
         )
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_tree(folder)

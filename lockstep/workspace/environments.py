@@ -8,6 +8,9 @@ import sqlite3
 from typing import Any
 
 from lockstep.workspace.fault import Fault, missing
+from lockstep.workspace.names import checked
+from lockstep.workspace.run_shapes import Environment
+from lockstep.workspace.shapes import fitting
 from lockstep.workspace.state import State, now, text
 
 FIELDS = ("python", "environmentVariables", "docker", "spark", "r", "inferencingStackVersion", "assetId")
@@ -25,13 +28,14 @@ class Environments:
 
         Azure counts versions from 1; a client may name its own. A version can't change what it means (409).
         """
-        if not name or len(name) > 255:
-            raise Fault(400, "An environment's name has 1 to 255 characters.")
+        checked("environment", name)
+        if version is not None:
+            checked("version", version)
         if name.lower().startswith(RESERVED):
             raise Fault(
                 400, f"The environment name {name!r} is reserved: it may not begin with AzureML or Microsoft."
             )
-        definition = normalised(sent)
+        definition = fitting(Environment, normalised(sent), "The environment")
         digest = definition_hash(definition)
         with self._state.change() as change:
             same = self._state.row("SELECT * FROM environments WHERE name = ? AND hash = ?", name, digest)

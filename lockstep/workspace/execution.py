@@ -13,18 +13,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lockstep.engine import Container, ContainerRun, Engine, ExitStatus
+from lockstep.copies import LeftOut, copy_files
+from lockstep.engine import Container, ContainerRun, Engine, ExitStatus, job_user, open_to_others, unreadable
 from lockstep.errors import DiskFullError, LockstepError
+from lockstep.removal import remove_tree
+from lockstep.root import Root
+from lockstep.runs.run_log import RunLog
 from lockstep.workspace.artifacts import RUN_ORIGIN
 from lockstep.workspace.experiments import Experiments
 from lockstep.workspace.fault import Fault
 from lockstep.workspace.folder import Folder
 from lockstep.workspace.going import Going
-from lockstep.workspace.identity import Identity
+from lockstep.workspace.identity import DISCOVERY_OF_JOBS, Identity
 from lockstep.workspace.images import Images
 from lockstep.workspace.inputs import bring, take_back
 from lockstep.workspace.launch import (
+    BUNDLE,
     COLLECTED,
+    FORWARDER,
+    LAUNCHER,
     Names,
     Place,
     Way,
@@ -33,11 +40,11 @@ from lockstep.workspace.launch import (
     nodes_of,
     processes_per_node,
 )
-from lockstep.workspace.run_log import RunLog
 from lockstep.workspace.runs import container_of
 from lockstep.workspace.snapshots import Snapshots
 
 TOKEN_SECONDS = 30 * 86_400
+"""A run's token ends with the run; this is for a run that never ends, as MLflow asks for no fresh one."""
 
 
 @dataclass
@@ -66,17 +73,18 @@ class Execution:
         self._folder = surroundings.folder.run(row["id"])
         self._left = surroundings.folder.artifacts(RUN_ORIGIN, container_of(row["id"]))
         self._logs: dict[int, RunLog] = {}
+        self._image_variables: dict[str, str] = {}
 
     def prepare(self, engine: Engine) -> str:
         """Return the image's ID; a build is told in `20_image_build_log.txt`."""
         environment = self._definition["environment"]
         if not self._surroundings.images.needs_build(environment, engine):
             return self._surroundings.images.of(environment, engine, lambda _: None)
-        log = RunLog(self._left / "azureml-logs" / "20_image_build_log.txt")
+        log = RunLog(self._left, "azureml-logs/20_image_build_log.txt")
         try:
             return self._surroundings.images.of(environment, engine, log.say)
         except (Fault, LockstepError) as error:
-            for line in str(error).splitlines():
+            for line in self._surroundings.folder.hidden(str(error)).splitlines():
                 log.say(line)
             raise
         finally:
@@ -86,20 +94,27 @@ class Execution:
         """Run every node to its end and return why the run failed, or an empty string."""
         self._check_script()
         self._open_logs()
+        self._image_variables = engine.image_variables(image)
         nodes = nodes_of(self._definition)
         try:
             with contextlib.ExitStack() as stack:
                 network, way = self._network(engine, stack, nodes)
                 inputs = bring(self._definition, self._surroundings.folder, self._folder)
-                user = "0:0" if engine.info().rootless else owner_of(self._surroundings.folder)
+                owner = owner_of(self._surroundings.folder)
+                user = job_user(owner, rootless=engine.info().rootless)
+                stack.callback(self._hand_over, owner)  # once the containers are gone
                 places = [self._place(node, network, way, inputs, user) for node in range(nodes)]
+                self._hand_over(user)
+                for _, source, fixed in inputs:
+                    if fixed and unreadable(source, user):  # put there under a umask such as 077
+                        open_to_others(source)
                 names = self._names()
                 runs = [
                     node_container(self._definition, image, node, names, place)
                     for node, place in enumerate(places)
                 ]
                 failure = self._go(engine, runs, going, stack)
-            take_back(self._definition, self._surroundings.folder, self._folder)
+            self._collect()
         finally:
             for log in self._logs.values():
                 log.close()
@@ -110,9 +125,35 @@ class Execution:
             )
         return failure
 
+    def _hand_over(self, user: tuple[int, int]) -> None:
+        """Make what the job may write that user's: the job's before it starts, the person's in the end."""
+        if self._folder.is_dir():
+            Root(self._folder).give(*user)
+        for name in COLLECTED:
+            if self._left.is_folder(name):
+                self._left.give(*user, below=name)
+
+    def reclaim(self) -> None:
+        """After a server was killed in mid-run: make what the run left the person's, and remove its folders."""
+        self._hand_over(owner_of(self._surroundings.folder))
+        self.clean_up()
+
     def clean_up(self) -> None:
         """Remove the run's working folders; outputs and logs are with its artifacts."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        remove_tree(self._folder)
+
+    def _collect(self) -> None:
+        """Bring what the run uploads, and say in its log what stays behind there and among its artifacts."""
+        log = self._logs[0]
+        for line in take_back(self._definition, self._surroundings.folder, self._folder):
+            log.say(line)
+        for name in COLLECTED:
+            left_out = LeftOut()
+            for entry in self._left.entries(name):
+                if entry.reason:
+                    left_out.add(entry.name, entry.reason)
+            for line in left_out.lines("the artifacts"):
+                log.say(line)
 
     def _check_script(self) -> None:
         """Say in words that the snapshot lacks the script."""
@@ -132,8 +173,8 @@ class Execution:
             count = nodes_of(self._definition)
         for rank in range(count):
             name = "std_log.txt" if count == 1 else f"std_log_process_{rank}.txt"
-            other = [self._left / "azureml-logs" / "70_driver_log.txt"] if rank == 0 else []
-            self._logs[rank] = RunLog(self._left / "user_logs" / name, *other)
+            other = ["azureml-logs/70_driver_log.txt"] if rank == 0 else []
+            self._logs[rank] = RunLog(self._left, f"user_logs/{name}", *other)
 
     def _network(self, engine: Engine, stack: contextlib.ExitStack, nodes: int) -> tuple[str, Way]:
         """Return the containers' network and their way to us; several nodes get a network of their own."""
@@ -143,30 +184,39 @@ class Execution:
         return "bridge", self._surroundings.way(engine.gateway("bridge"))
 
     def _place(
-        self, node: int, network: str, way: Way, inputs: tuple[tuple[str, Path, bool], ...], user: str
+        self,
+        node: int,
+        network: str,
+        way: Way,
+        inputs: tuple[tuple[str, Path, bool], ...],
+        user: tuple[int, int],
     ) -> Place:
         """Make a node's folders: its own writable copy of the snapshot, and what all nodes share."""
         around, work = self._surroundings, self._folder / f"node-{node}"
+        bundle = around.folder.tls / BUNDLE
         around.snapshots.unpack(json.loads(self._row["details"])["properties"]["ContentSnapshotId"], work)
         for name in COLLECTED:
-            collected = self._left / name
-            collected.mkdir(parents=True, exist_ok=True)
-            if (work / name).is_dir():  # files of the source folder itself
-                shutil.copytree(work / name, collected, dirs_exist_ok=True)
+            self._left.make_folder(name)
+            copy_files(
+                Root(work), name, self._left, name, around.folder.tmp
+            )  # files of the source folder itself
             (work / name).mkdir(exist_ok=True)
+        for program in (LAUNCHER, FORWARDER, bundle):
+            shutil.copyfile(program, self._folder / program.name)
         home = self._folder / f"home-{node}"
         home.mkdir(parents=True, exist_ok=True)
         return Place(
             work=work,
             home=home,
-            collected=self._left,
-            bundle=around.folder.tls / "ca-bundle.pem",
+            collected=self._left.path,
+            programs=self._folder,
             inputs=inputs,
-            user=user,
+            user=f"{user[0]}:{user[1]}",
             network=network,
             way=way,
-            token=around.identity.token(TOKEN_SECONDS),
-            discovery=around.identity.secret("discovery"),
+            token=around.identity.token(TOKEN_SECONDS, self._row["id"]),
+            discovery=around.identity.secret(DISCOVERY_OF_JOBS),
+            image_variables=self._image_variables,
         )
 
     def _names(self) -> Names:
@@ -236,10 +286,7 @@ class Execution:
         )
 
 
-def owner_of(folder: Folder) -> str:
-    """Return the `uid:gid` that owns the workspace's folder; jobs run as it, so what they write is the user's.
-
-    Not so on a rootless engine: there the container's root is the person, and every other uid is nobody.
-    """
+def owner_of(folder: Folder) -> tuple[int, int]:
+    """Return uid and gid of the workspace's folder: the person whose jobs these are."""
     facts = os.stat(folder.path)
-    return f"{facts.st_uid}:{facts.st_gid}"
+    return facts.st_uid, facts.st_gid

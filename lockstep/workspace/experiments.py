@@ -7,6 +7,7 @@ import sqlite3
 from typing import Any
 
 from lockstep.workspace.fault import missing
+from lockstep.workspace.names import checked
 from lockstep.workspace.state import State, now, text
 
 
@@ -18,6 +19,7 @@ class Experiments:
 
     def create(self, name: str) -> sqlite3.Row:
         """Return the experiment called `name`; make it where there is none."""
+        checked("experiment", name)
         with self._state.change() as change:
             change.execute("INSERT OR IGNORE INTO experiments (name, created) VALUES (?, ?)", (name, now()))
         return self.named(name)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from lockstep.root import Root, UnsafeNameError, parts_of
 from lockstep.workspace.fault import Fault
 
 
@@ -16,7 +16,7 @@ class Folder:
     state.sqlite                runs, environments, metrics, …
     identity.json               the workspace's id and its secrets
     tls/                        certificate authority, certificate, bundle for clients
-    artifacts/<origin>/<container>/<path>   what runs leave, as plain files (MLflow reads them here)
+    artifacts/<origin>/<container>/<path>   what runs leave, as plain files
     snapshots/<id>              uploaded source files
     datastores/<name>/<path>    data
     runs/<id>/                  working folders of runs that go
@@ -59,37 +59,34 @@ class Folder:
     def socket(self) -> Path:
         return self.path / "workspace.sock"
 
+    @property
+    def snapshots(self) -> Root:
+        return Root(self.path / "snapshots")
+
+    def hidden(self, text: str) -> str:
+        """Return a message as a job may read it: where this folder lies on the machine isn't in it."""
+        return text.replace(str(self.path), "(the workspace's folder)")
+
     def run(self, run_id: str) -> Path:
-        return inside(self.path / "runs", run_id)
+        return self.path / "runs" / one_name(run_id)
 
-    def artifacts(self, origin: str, container: str) -> Path:
-        return inside(self.path / "artifacts", f"{one_name(origin)}/{one_name(container)}")
+    def artifacts(self, origin: str, container: str) -> Root:
+        return Root(self.path / "artifacts" / one_name(origin) / one_name(container))
 
-    def artifact(self, origin: str, container: str, path: str) -> Path:
-        return inside(self.artifacts(origin, container), path)
-
-    def snapshot_blob(self, blob: str) -> Path:
-        return inside(self.path / "snapshots", one_name(blob))
-
-    def datastore(self, name: str) -> Path:
-        return inside(self.path / "datastores", one_name(name))
+    def datastore(self, name: str) -> Root:
+        return Root(self.path / "datastores" / one_name(name))
 
 
 def one_name(name: str) -> str:
     """Return `name` if it is a single path segment; refuse it (400) otherwise."""
-    if not name or "/" in name or name in (".", "..") or "\0" in name:
-        raise Fault(400, f"{name!r} can't be used as a name.")
+    if inside(name) != name or "/" in name:
+        raise Fault(400, f"{name[:80]!r} can't be used as a name.")
     return name
 
 
-def inside(root: Path, name: str) -> Path:
-    """Return `root / name`; refuse (400) what would leave `root`, also through a link in it."""
-    pure = PurePosixPath(name.replace("\\", "/"))
-    if pure.is_absolute() or ".." in pure.parts or "\0" in name or not pure.parts:
-        raise Fault(400, f"The path {name!r} leaves its folder.")
-    if any(len(os.fsencode(part)) > 255 for part in pure.parts):
-        raise Fault(400, f"A name in the path {name[:80]!r}… is longer than 255 bytes.")
-    path = root.joinpath(*pure.parts)
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise Fault(400, f"The path {name!r} leaves its folder.")
-    return path
+def inside(name: str) -> str:
+    """Return the name of a file as a Root takes it; refuse (400) what would leave its folder."""
+    try:
+        return "/".join(parts_of(name.replace("\\", "/")))
+    except UnsafeNameError as error:
+        raise Fault(400, str(error)) from error

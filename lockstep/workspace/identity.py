@@ -18,10 +18,14 @@ import jwt
 SUBSCRIPTION = "00000000-0000-4000-8000-000000000001"
 RESOURCE_GROUP = "lockstep"
 NAME = "embedded"
+CLOUD = "Lockstep"
+"""The name of our cloud. `AzureCloud` would send SDK v2 to the public one, whatever the metadata's address says."""
 ARM_PATH = (
     f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{RESOURCE_GROUP}"
     f"/providers/Microsoft.MachineLearningServices/workspaces/{NAME}"
 )
+AUDIENCE = "https://management.core.windows.net/"
+DISCOVERY, DISCOVERY_OF_JOBS = "discovery", "discovery of jobs"
 DAY = 86_400
 
 
@@ -49,43 +53,55 @@ class Identity:
         return made
 
     def secret(self, purpose: str) -> str:
-        """Return the secret for one purpose (`sign-in`, `discovery`, `studio`); one never gives away another."""
+        """Return the secret for one purpose (`sign-in`, `discovery`, `studio`, …); one never gives away another."""
         return hmac.new(self.key.encode(), f"secret {purpose}".encode(), hashlib.sha256).hexdigest()[:40]
 
-    def token(self, seconds: int = DAY) -> str:
-        """Return a bearer token: a JWT with `exp`, as the SDK expects to decode."""
+    def token(self, seconds: int = DAY, run: str = "") -> str:
+        """Return a bearer token: a JWT with `exp`, as the SDK expects to decode.
+
+        One of a `run` has only that run's rights (rights.py), and only until the run's end.
+        """
         claims = {
             "exp": int(time.time()) + seconds,
             "iat": int(time.time()),
             "tid": self.tenant,
             "oid": self.workspace,
+            "run": run,
         }
-        return jwt.encode(
-            {**claims, "aud": "https://management.core.windows.net/", "name": "local"}, self.key, "HS256"
-        )
+        return jwt.encode({**claims, "aud": AUDIENCE, "name": "local"}, self.key, "HS256")
 
-    def accepts(self, authorization: str) -> bool:
-        """Tell whether an Authorization header holds a token of ours that hasn't expired."""
+    def holder(self, authorization: str) -> str | None:
+        """Return whose token an Authorization header holds: a run's id, "" for the workspace's owner.
+
+        None where it holds none of ours, or one that has expired.
+        """
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer":
-            return False
+            return None
         try:
-            jwt.decode(token, self.key, ["HS256"], options={"verify_aud": False, "require": ["exp"]})
+            claims = jwt.decode(
+                token, self.key, ["HS256"], options={"verify_aud": False, "require": ["exp", "run"]}
+            )
         except jwt.InvalidTokenError:
-            return False
-        return True
+            return None
+        return str(claims["run"])
 
-    def sign(self, resource: str) -> str:
+    def sign(self, resource: str, run: str = "") -> str:
         """Return the signature that lets whoever holds the URL read or write one resource, as a SAS does."""
-        return hmac.new(self.key.encode(), f"resource {resource}".encode(), hashlib.sha256).hexdigest()
+        whose = json.dumps([resource, run])
+        return hmac.new(self.key.encode(), f"resource {whose}".encode(), hashlib.sha256).hexdigest()
 
-    def signed(self, resource: str) -> str:
-        """Return the query of a signed URL of `resource` (a path below the host)."""
-        return f"sv=2019-02-02&sr=b&sig={quote(self.sign(resource))}"
+    def signed(self, resource: str, run: str = "") -> str:
+        """Return the query of a signed URL of `resource` (a path below the host).
 
-    def admits(self, resource: str, signature: str) -> bool:
-        """Tell whether `signature` is the one for `resource`, in constant time."""
-        return hmac.compare_digest(self.sign(resource).encode(), signature.encode())
+        One for a `run` names it as `si`, which Azure calls a stored access policy: it ends when the run ends.
+        """
+        policy = f"&si={quote(run, safe='')}" if run else ""
+        return f"sv=2019-02-02&sr=b{policy}&sig={quote(self.sign(resource, run))}"
+
+    def admits(self, resource: str, signature: str, run: str = "") -> bool:
+        """Tell whether `signature` is the one for `resource` (and `run`), in constant time."""
+        return hmac.compare_digest(self.sign(resource, run).encode(), signature.encode())
 
     def same(self, purpose: str, value: str) -> bool:
         """Tell whether `value` is the secret for `purpose`, in constant time."""

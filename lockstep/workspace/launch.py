@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lockstep.engine import ContainerRun, Mount
+from lockstep.no_proxy import no_proxy
 from lockstep.workspace.docker_arguments import DockerArguments, bytes_of, read_docker_arguments
 from lockstep.workspace.fault import Fault
-from lockstep.workspace.identity import ARM_PATH, NAME, RESOURCE_GROUP, SUBSCRIPTION
+from lockstep.workspace.identity import ARM_PATH, CLOUD, NAME, RESOURCE_GROUP, SUBSCRIPTION
 
 ROOT = "/mnt/azureml"
 WORK = f"{ROOT}/wd"
@@ -20,6 +21,7 @@ MASTER_PORT = "6105"
 COLLECTED = ("outputs", "logs")
 LAUNCHER = Path(__file__).with_name("launcher.py")
 FORWARDER = Path(__file__).with_name("forwarder.py")
+BUNDLE = "ca-bundle.pem"
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,23 @@ class Way:
 
 @dataclass(frozen=True)
 class Place:
-    """What one node gets from its surroundings: files of this machine, the network, who runs it, the way to us."""
+    """What one node gets from its surroundings: files of this machine, the network, who runs it, the way to us.
+
+    `programs` holds copies of LAUNCHER, FORWARDER and the authorities' BUNDLE that the job's user can read;
+    `image_variables` are those that the image gives its containers anyway.
+    """
 
     work: Path
     home: Path
     collected: Path
-    bundle: Path
+    programs: Path
     inputs: tuple[tuple[str, Path, bool], ...]
     user: str
     network: str
     way: Way
     token: str
     discovery: str
+    image_variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,10 +137,15 @@ def node_container(
     """Return the container of one node of a run."""
     docker = _docker(definition)
     arguments: DockerArguments = read_docker_arguments(docker.get("arguments"))
-    environment = {
+    variables = {
         **((definition.get("environment") or {}).get("environmentVariables") or {}),
         **(definition.get("environmentVariables") or {}),
         **dict(arguments.environment),
+    }
+    given = {name: str(value) for name, value in variables.items()}
+    environment = {
+        **given,
+        **no_proxy({**place.image_variables, **given}, place.way.address.rpartition(":")[0]),
         **_job_variables(names, place),
         **_distributed_variables(definition, node),
         **{f"AZUREML_DATAREFERENCE_{name}": _input_path(name, source) for name, source, _ in place.inputs},
@@ -142,19 +154,20 @@ def node_container(
         Mount(place.work, WORK),
         Mount(place.home, f"{ROOT}/home"),
         *(Mount(place.collected / name, f"{WORK}/{name}") for name in COLLECTED),
-        Mount(LAUNCHER, f"{ROOT}/launch.py", read_only=True),
-        Mount(place.bundle, f"{ROOT}/ca-bundle.pem", read_only=True),
+        Mount(place.programs / LAUNCHER.name, f"{ROOT}/launch.py", read_only=True),
+        Mount(place.programs / BUNDLE, f"{ROOT}/{BUNDLE}", read_only=True),
         *(Mount(source, _input_path(name, source), read_only=fixed) for name, source, fixed in place.inputs),
     ]
     command = _command(definition, node)
     if place.way.socket is not None:
-        mounts += [Mount(FORWARDER, f"{ROOT}/forward.py", read_only=True), Mount(place.way.socket, SOCKET)]
+        forwarder = Mount(place.programs / FORWARDER.name, f"{ROOT}/forward.py", read_only=True)
+        mounts += [forwarder, Mount(place.way.socket, SOCKET)]
         port = place.way.address.rpartition(":")[2]
         command = (_python(definition), f"{ROOT}/forward.py", port, SOCKET, *command)
     return ContainerRun(
         image=image,
         command=command,
-        environment={name: str(value) for name, value in environment.items()},
+        environment=environment,
         mounts=tuple(mounts),
         user=place.user,
         working_dir=WORK,
@@ -218,7 +231,7 @@ def _distributed_variables(definition: dict[str, Any], node: int) -> dict[str, s
 
 def _job_variables(names: Names, place: Place) -> dict[str, str]:
     """Return the variables by which the SDK and MLflow in the job find this run."""
-    bundle = f"{ROOT}/ca-bundle.pem"
+    bundle = f"{ROOT}/{BUNDLE}"
     return {
         "AZUREML_RUN_ID": names.run,
         "AZUREML_ROOT_RUN_ID": names.run,
@@ -233,7 +246,7 @@ def _job_variables(names: Names, place: Place) -> dict[str, str]:
         "AZUREML_RUN_TOKEN": place.token,
         "AZUREML_SERVICE_ENDPOINT": f"https://{place.way.address}",
         "AZUREML_DISCOVERY_SERVICE_ENDPOINT": f"https://{place.way.address}/discovery/{place.discovery}",
-        "AZUREML_CURRENT_CLOUD": "AzureCloud",
+        "AZUREML_CURRENT_CLOUD": CLOUD,
         "ARM_CLOUD_METADATA_URL": f"https://{place.way.address}/metadata/endpoints?api-version=2019-05-01",
         "AZ_BATCHAI_CLUSTER_NAME": "local",
         "AZUREML_CR_EXECUTION_WORKING_DIR_PATH": WORK,

@@ -17,6 +17,7 @@ from typing import Any
 
 import uvicorn
 
+from lockstep.workspace.connection import PATIENCE, Connection, Loop, Patience, cut_overdue
 from lockstep.workspace.tls import Authority
 
 log = logging.getLogger("lockstep.workspace")
@@ -26,15 +27,19 @@ BACKLOG = 256
 class Listener:
     """Serves ASGI applications in a thread of its own, over TLS or, on loopback only, in the clear."""
 
-    def __init__(self, authority: Authority) -> None:
+    def __init__(self, authority: Authority, patience: Patience = PATIENCE) -> None:
         self._authority = authority
         self._context = authority.context()
-        self._loop = asyncio.new_event_loop()
+        self._protocol = type("PatientConnection", (Connection,), {"patience": patience})
+        self._patience = patience
+        self._loop = Loop(patience)
         self._servers: list[tuple[uvicorn.Server, Future[None]]] = []
+        self._cutting: list[Future[None]] = []
         self._addresses: dict[str, int] = {}
         self._sockets: set[Path] = set()
         self._lock = threading.Lock()
-        threading.Thread(target=self._loop.run_forever, daemon=True, name="listener").start()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="listener")
+        self._thread.start()
 
     def serve_secure(self, app: Any, address: str, port: int) -> int:
         """Serve over TLS on an address of this machine; return the port, another one if `port` is taken.
@@ -68,6 +73,8 @@ class Listener:
 
     def stop(self) -> None:
         """Listen no more; requests under way get a moment to end."""
+        for cutting in self._cutting:
+            cutting.cancel()
         for server, _ in self._servers:
             server.should_exit = True
         for server, future in self._servers:
@@ -75,11 +82,14 @@ class Listener:
                 future.result(3)
             server.force_exit = True
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(3)
+        if not self._thread.is_alive():
+            self._loop.close()
 
     def _serve(self, app: Any, bound: socket.socket, context: ssl.SSLContext | None, where: str) -> None:
         config = uvicorn.Config(
             app,
-            http="h11",
+            http=self._protocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -91,6 +101,9 @@ class Listener:
         server = uvicorn.Server(config)
         future = asyncio.run_coroutine_threadsafe(server.serve(sockets=[bound]), self._loop)
         self._servers.append((server, future))
+        connections = server.server_state.connections
+        cutting = cut_overdue(connections, self._patience)
+        self._cutting.append(asyncio.run_coroutine_threadsafe(cutting, self._loop))
         while not server.started and not future.done():
             time.sleep(0.002)
         log.info("listening on %s", where)
@@ -124,6 +137,9 @@ def _bind_socket(path: Path) -> socket.socket:
     bound, folder = socket.socket(socket.AF_UNIX), os.open(path.parent, os.O_PATH)
     try:
         bound.bind(f"/proc/self/fd/{folder}/{path.name}")
+        path.chmod(
+            0o666
+        )  # the folder is closed to others; a job's user, who gets the socket alone, isn't its owner
     finally:
         os.close(folder)
     bound.listen(BACKLOG)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from lockstep.workspace.fault import Fault, missing
+from lockstep.workspace.fault import missing
 from lockstep.workspace.state import State, iso, now, text
 
 SCALAR = "azureml.v1.scalar"
@@ -24,8 +24,8 @@ class Metrics:
         self._state = state
         self.changed = changed
 
-    def add_batch(self, run_id: str, entries: Iterable[Any]) -> None:
-        """Append a batch as the SDK posts it; a value that was sent before (same metric id) isn't added again."""
+    def add_batch(self, run_id: str, entries: Iterable[dict[str, Any]]) -> None:
+        """Append a batch of shapes.MetricEntry; a value that was sent before (same metric id) isn't added again."""
         with self._state.change() as change:
             for entry in entries:
                 name, columns, kind = _shape(entry)
@@ -92,13 +92,23 @@ class Metrics:
             "continuationToken": None,
         }
 
-    def numbers_after(self, row: int, limit: int = 1000) -> list[dict[str, Any]]:
-        """Return what was logged after row number `row`: one item per row, with MLflow's key, value and step."""
+    def numbers_after(
+        self, row: int, limit: int = 1000, *, run: str | None = None, end: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Return what was logged after row number `row`: one item per row, with MLflow's key, value and step.
+
+        `run` asks for one run's rows only, `end` for those up to a row.
+        """
         rows = self._state.rows(
             "SELECT *, (SELECT count(*) FROM metric_values AS before WHERE before.run = metric_values.run AND"
             " before.name = metric_values.name AND before.row < metric_values.row) AS earlier"
-            " FROM metric_values WHERE row > ? ORDER BY row LIMIT ?",
+            " FROM metric_values WHERE row > ? AND (? IS NULL OR run = ?) AND (? IS NULL OR row <= ?)"
+            " ORDER BY row LIMIT ?",
             row,
+            run,
+            run,
+            end,
+            end,
             limit,
         )
         return [
@@ -117,9 +127,7 @@ class Metrics:
         ]
 
 
-def _shape(entry: Any) -> tuple[str, dict[str, Any], str]:
-    """Return a posted metric's name, columns and kind, or refuse what has none."""
-    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-        raise Fault(400, "A metric needs a name.", "BadArgument")
+def _shape(entry: dict[str, Any]) -> tuple[str, dict[str, Any], str]:
+    """Return a posted metric's name, columns and kind."""
     kind = (entry.get("properties") or {}).get("uxMetricType") or SCALAR
     return entry["name"], entry.get("columns") or {}, kind

@@ -18,69 +18,80 @@ COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "le": lambda have, want: have is not None and want is not None and have <= want,
 }
 Test = Callable[[dict[str, Any]], bool]
+LENGTH_LIMIT, DEPTH_LIMIT = 10_000, 50
 
 
 def parse_filter(text: str | None) -> Test:
     """Return the test that a filter such as `(Status eq Failed) and (Tags/a eq "b")` describes.
 
     Names are looked up in the document whatever their case; `/` steps into maps. A value may hold spaces
-    without quotes, as the SDK sends them. What can't be read is refused with 400.
+    without quotes, as the SDK sends them. What can't be read, is longer than LENGTH_LIMIT characters or has more
+    than DEPTH_LIMIT parentheses in each other is refused with 400.
     """
-    tokens = TOKEN.findall(text or "")
+    text = text or ""
+    if len(text) > LENGTH_LIMIT:
+        raise _unreadable(f"The filter is longer than {LENGTH_LIMIT:,} characters.")
+    tokens = TOKEN.findall(text)
     if not tokens:
         return lambda _: True
     parser = _Parser(tokens)
     test = parser.either()
     if parser.rest:
-        raise Fault(400, f"The filter {text!r} can't be read at {parser.rest[0]!r}.", "BadArgument")
+        raise _unreadable(f"The filter can't be read at {parser.rest[-1][:80]!r}.")
     return test
 
 
-class _Parser:
-    def __init__(self, tokens: list[str]) -> None:
-        self.rest = tokens
+def _unreadable(message: str) -> Fault:
+    return Fault(400, message, "BadArgument")
 
-    def _take(self, *wanted: str) -> bool:
-        if self.rest and self.rest[0].lower() in wanted:
-            self.rest = self.rest[1:]
+
+class _Parser:
+    """Takes tokens from the end of `rest`, where the first one lies."""
+
+    def __init__(self, tokens: list[str]) -> None:
+        self.rest = tokens[::-1]
+        self._depth = 0
+
+    def _next(self) -> str:
+        return self.rest[-1].lower() if self.rest else ""
+
+    def _take(self, wanted: str) -> bool:
+        if self._next() == wanted:
+            self.rest.pop()
             return True
         return False
 
     def either(self) -> Test:
-        left = self.both()
+        tests = [self.both()]
         while self._take("or"):
-            left = _either(left, self.both())
-        return left
+            tests.append(self.both())
+        return lambda document: any(test(document) for test in tests)
 
     def both(self) -> Test:
-        left = self.one()
+        tests = [self.one()]
         while self._take("and"):
-            left = _both(left, self.one())
-        return left
+            tests.append(self.one())
+        return lambda document: all(test(document) for test in tests)
 
     def one(self) -> Test:
         if self._take("("):
+            self._depth += 1
+            if self._depth > DEPTH_LIMIT:
+                raise _unreadable(f"The filter has more than {DEPTH_LIMIT} parentheses in each other.")
             inner = self.either()
             if not self._take(")"):
-                raise Fault(400, "A parenthesis is open in the filter.", "BadArgument")
+                raise _unreadable("A parenthesis is open in the filter.")
+            self._depth -= 1
             return inner
-        if len(self.rest) < 3 or self.rest[1].lower() not in COMPARE:
-            raise Fault(400, f"The filter can't be read at {' '.join(self.rest[:3])!r}.", "BadArgument")
-        name, compare = self.rest[0], COMPARE[self.rest[1].lower()]
-        words, self.rest = [self.rest[2]], self.rest[3:]
-        while self.rest and self.rest[0] not in "()" and self.rest[0].lower() not in ("and", "or"):
-            words.append(self.rest[0])
-            self.rest = self.rest[1:]
+        first = self.rest[:-4:-1]
+        if len(first) < 3 or first[1].lower() not in COMPARE:
+            raise _unreadable(f"The filter can't be read at {' '.join(first)[:80]!r}.")
+        name, compare, words = first[0], COMPARE[first[1].lower()], [first[2]]
+        del self.rest[-3:]
+        while self._next() not in ("", "(", ")", "and", "or"):
+            words.append(self.rest.pop())
         wanted = _value(" ".join(words))
         return lambda document: _has(document, name) and compare(_look_up(document, name), wanted)
-
-
-def _either(left: Test, right: Test) -> Test:
-    return lambda document: left(document) or right(document)
-
-
-def _both(left: Test, right: Test) -> Test:
-    return lambda document: left(document) and right(document)
 
 
 def _value(text: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -14,8 +15,8 @@ from lockstep.errors import LockstepError
 from lockstep.home import disk_full_in_words
 from lockstep.workspace.computes import Computes
 from lockstep.workspace.execution import Execution, Surroundings
-from lockstep.workspace.fault import Fault
-from lockstep.workspace.going import Going
+from lockstep.workspace.fault import Fault, fault_of, is_disk_full
+from lockstep.workspace.going import AGAIN_SECONDS, Going
 from lockstep.workspace.launch import nodes_of
 from lockstep.workspace.nodes import Nodes
 from lockstep.workspace.runs import ENDED, Runs
@@ -43,12 +44,19 @@ class Runner:
     def recover(self) -> None:
         """After a start: runs that were going are Failed with the reason, those that waited wait again."""
         for row in self.runs.unfinished():
-            if row["status"] in ("Running", "Finalizing"):
-                self.runs.enter(row["id"], "Failed", error=STOPPED, code="ServiceInterrupted")
-            elif row["status"] == "CancelRequested":
-                self.runs.enter(row["id"], "Canceled")
-            else:
-                self.enqueue(row["id"])
+            try:
+                self._recover(row)
+            except Exception:  # one run's trouble isn't the others'
+                log.exception("run %s could not be taken up again", row["id"])
+
+    def _recover(self, row: sqlite3.Row) -> None:
+        if row["status"] in ("Running", "Finalizing"):
+            self.runs.enter(row["id"], "Failed", error=STOPPED, code="ServiceInterrupted")
+            Execution(self.surroundings, row, json.loads(row["details"])["definition"]).reclaim()
+        elif row["status"] == "CancelRequested":
+            self.runs.enter(row["id"], "Canceled")
+        else:
+            self.enqueue(row["id"])
 
     def enqueue(self, run_id: str) -> None:
         """Begin a submitted run."""
@@ -74,6 +82,10 @@ class Runner:
         if going is not None:
             going.seen.set()
 
+    def look_again(self) -> None:
+        """Let the runs that wait for nodes see that a compute target has changed or is gone."""
+        self._nodes.look_again()
+
     def shut_down(self) -> None:
         """Stop every run that goes, with the reason; those that wait are left for the next start."""
         with self._lock:
@@ -97,16 +109,30 @@ class Runner:
             with disk_full_in_words(self.surroundings.folder.path):
                 self._run(run_id, going)
         except Fault as fault:
-            self.runs.enter(run_id, "Failed", error=fault.message, code=fault.code)
+            self._fail(run_id, fault.message, fault.code)
         except LockstepError as error:
-            self.runs.enter(run_id, "Failed", error=str(error))
+            self._fail(run_id, self.surroundings.folder.hidden(str(error)), "UserError")
         except Exception as error:
             log.exception("run %s broke", run_id)
-            self.runs.enter(run_id, "Failed", error=f"The workspace failed: {error!r}", code="ServiceError")
+            answer = fault_of(error)
+            what = error.strerror if isinstance(error, OSError) else type(error).__name__
+            said = f"The workspace failed ({what}); its server.log says more."
+            self._fail(run_id, answer.message if is_disk_full(error) else said, answer.code)
         finally:
             with self._lock:
                 self._going.pop(run_id, None)
             going.remove_left()
+
+    def _fail(self, run_id: str, error: str, code: str) -> None:
+        """Let a run be Failed, as soon as the disk has room for that."""
+        while True:
+            try:
+                self.runs.enter(run_id, "Failed", error=error, code=code)
+                return
+            except sqlite3.OperationalError as full:
+                if not is_disk_full(full):
+                    raise
+                time.sleep(AGAIN_SECONDS)
 
     def _run(self, run_id: str, going: Going) -> None:
         row = self.runs.get(run_id)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lockstep.workspace.fault import Fault, error_body, missing
+from lockstep.workspace.names import checked
 from lockstep.workspace.state import State, now, text
 
 ACTIVE = (
@@ -53,12 +54,27 @@ class Runs:
         """Tell whether there is a run of this id."""
         return self._state.row("SELECT 1 FROM runs WHERE id = ?", run_id) is not None
 
+    def goes(self, run_id: str) -> bool:
+        """Tell whether the run is there and hasn't ended."""
+        row = self._state.row("SELECT status FROM runs WHERE id = ?", run_id)
+        return row is not None and row["status"] not in ENDED
+
+    def descends(self, run_id: str, ancestor: str) -> bool:
+        """Tell whether a run is `ancestor`, its child, or a child's child."""
+        seen = set[str]()
+        while run_id != ancestor:
+            row = self._state.row("SELECT parent FROM runs WHERE id = ?", run_id)
+            if row is None or not row["parent"] or run_id in seen:
+                return False
+            seen.add(run_id)
+            run_id = row["parent"]
+        return True
+
     def create(
         self, run_id: str, experiment: int, fields: dict[str, Any], *, status: str, definition: Any = None
     ) -> sqlite3.Row:
         """Add a run. One with a `definition` (what was submitted) is the runner's; others are told by their client."""
-        if not run_id or len(run_id) > 256 or "/" in run_id or run_id.startswith("."):
-            raise Fault(400, f"{run_id[:80]!r} can't be a run's id.")
+        checked("run", run_id)
         details = {"properties": {}, "tags": {}, "definition": definition, **_picked({}, fields)}
         with self._state.change() as change:
             if self.exists(run_id):

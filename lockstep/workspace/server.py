@@ -8,6 +8,7 @@ import json
 import logging
 import logging.handlers
 import os
+import resource
 import signal
 import threading
 import time
@@ -18,6 +19,8 @@ from typing import IO
 
 from lockstep.engine import Engine
 from lockstep.errors import EngineError, LockstepError, WorkspaceError
+from lockstep.no_proxy import no_proxy
+from lockstep.redaction import RedactedLines
 from lockstep.workspace.app import Application
 from lockstep.workspace.computes import DEFAULT_NODES, Computes
 from lockstep.workspace.environments import Environments
@@ -43,6 +46,7 @@ log = logging.getLogger("lockstep.workspace")
 LOOPBACK = "127.0.0.1"
 NOTED, PORTS = "server.json", "ports.json"
 LOCK_SECONDS = 2.0
+OPEN_FILES = 4096
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,19 @@ def serve(path: Path, parts: Parts, *, port: int = 0, studio_port: int = 0) -> N
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    _raise_open_files()
+    os.environ.update(no_proxy(os.environ))  # for what this process asks and starts
     with _alone(folder), _logging(folder), running(folder, parts, port, studio_port):
         stop.wait()
         log.info("stopping")
+
+
+def _raise_open_files() -> None:
+    """Let this process have enough open files, where it may: each connection is one."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(OPEN_FILES, most)
+    if now != resource.RLIM_INFINITY and now < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 @contextlib.contextmanager
@@ -98,11 +112,13 @@ def running(folder: Folder, parts: Parts, port: int, studio_port: int) -> Iterat
         return Way(f"{LOOPBACK}:{port}", folder.socket)
 
     site.runner.surroundings.way = way
+    site.runner.recover()  # before anybody is answered: what is submitted from now on isn't a leftover
     app = Application(site)
     port = listener.serve_secure(app, LOOPBACK, port or noted.get("port", 0))
     studio_port = listener.serve_clear(Studio(site), studio_port or noted.get("studio_port", 0))
     site.hosts.update(f"{name}:{port}" for name in (LOOPBACK, "localhost", "host.docker.internal"))
-    site.studio = f"http://{LOOPBACK}:{studio_port}/studio/{site.identity.secret('studio')}"
+    site.portal = f"http://{LOOPBACK}:{studio_port}"
+    site.studio = f"{site.portal}/studio/{site.identity.secret('studio')}"
     serving.set()
     ports = {"port": port, "studio_port": studio_port}
     _note(folder, PORTS, ports)
@@ -127,7 +143,7 @@ def _site(folder: Folder, parts: Parts) -> Site:
     state = State(folder.path / "state.sqlite")
     mlflow = MLflowServer(folder.mlflow, parts.mlflow_python)
     metrics = Metrics(state)
-    bridge = Bridge(state, folder, metrics, mlflow)
+    bridge = Bridge(state, metrics, mlflow)
     metrics.changed = bridge.wake
     runs = Runs(state, bridge.wake)
     snapshots = Snapshots(state, folder)
@@ -144,9 +160,8 @@ def _site(folder: Folder, parts: Parts) -> Site:
 
 
 def _begin(site: Site) -> None:
-    """What need not be done before the first answer: the engine, leftovers of a killed server, waiting runs."""
+    """What need not be done before the first answer: the engine, and the containers that a killed server left."""
     try:
-        site.runner.recover()
         engine = site.runner.engine()
         engine.sweep()
         site.runner.surroundings.way(engine.gateway("bridge"))
@@ -201,7 +216,7 @@ def _logging(folder: Folder) -> Iterator[None]:
     handler = logging.handlers.RotatingFileHandler(
         folder.path / "server.log", maxBytes=10_000_000, backupCount=1
     )
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(RedactedLines("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("lockstep.workspace")
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)

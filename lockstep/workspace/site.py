@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Site:
-    """One workspace: its stores, the runner and MLflow. `hosts` are the Host headers that it answers to."""
+    """One workspace: its stores, the runner and MLflow. `hosts` are the Host headers that it answers to.
+
+    `portal` is the address of MLflow's pages, `studio` the same with the secret that lets its owner in.
+    """
 
     folder: Folder
     identity: Identity
@@ -37,5 +40,6 @@ class Site:
     mlflow: MLflowServer
     bridge: Bridge
     runner: Runner
+    portal: str = ""
     studio: str = ""
     hosts: set[str] = field(default_factory=set)

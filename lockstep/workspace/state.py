@@ -74,10 +74,11 @@ class State:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
+                self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # a full disk may have ended it already
+                    self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
 
     def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
         """Return every row of a query."""
@@ -94,6 +95,11 @@ class State:
         """Return the small value kept under `name`."""
         found = self.row("SELECT value FROM meta WHERE name = ?", name)
         return str(found["value"]) if found else default
+
+    def claim(self, name: str, value: str) -> None:
+        """Keep a small value under `name` unless there is one already."""
+        with self.change() as change:
+            change.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (name, value))
 
     def keep(self, name: str, value: str) -> None:
         """Keep a small value under `name`."""
@@ -113,6 +119,14 @@ def iso(seconds: float) -> str:
         .isoformat(timespec="microseconds")
         .replace("+00:00", "Z")
     )
+
+
+def moment(text: str) -> float:
+    """Return an ISO 8601 time as seconds since 1970. Raises ValueError for anything else."""
+    try:
+        return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    except OverflowError as error:
+        raise ValueError(f"{text!r} is out of range") from error
 
 
 def text(value: Any) -> str:

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
 from lockstep.workspace.fault import Fault
+from lockstep.workspace.mlflow_artifacts import answer as artifacts
 from lockstep.workspace.site import Site
 
 if TYPE_CHECKING:
@@ -65,11 +66,13 @@ class Studio:
             return self._enter(parts[1:])
         if not hmac.compare_digest(request.cookies.get(self._cookie, "").encode(), self._secret.encode()):
             raise Fault(401, "Open the portal URL that a run prints, or `./invoke ui`: it lets you in.")
+        if parts[0] == "runs" and len(parts) == 2:  # the portal URL that a job knows, which holds no secret
+            return RedirectResponse(self._page_of(parts[1]), 303)
         if not self._site.mlflow.is_installed:
             raise Fault(404, "MLflow isn't installed for this workspace: `./invoke workspace` installs it.")
         if not self._site.mlflow.is_ready:
             return _page("MLflow is starting.", again=True, status=503)
-        return await self._pass_on(request)
+        return await artifacts(request, self._site) or await self._pass_on(request)
 
     def _enter(self, parts: list[str]) -> Response:
         """Exchange the secret of a portal URL (`/studio/<secret>/runs/<id>`) for the cookie; open the run's page."""
@@ -77,12 +80,15 @@ class Studio:
             raise Fault(401, "This portal URL isn't this workspace's; after a reset it is a new one.")
         page = "/#/experiments"
         if len(parts) >= 3 and parts[1] == "runs":
-            run = self._site.runs.get(parts[2])
-            page = f"/#/experiments/{run['experiment']}/runs/{run['id']}/model-metrics"
+            page = self._page_of(parts[2])
         response = RedirectResponse(page, 303)
         response.set_cookie(self._cookie, self._secret, httponly=True, samesite="lax")
         response.headers["Referrer-Policy"] = "no-referrer"
         return response
+
+    def _page_of(self, run_id: str) -> str:
+        run = self._site.runs.get(run_id)
+        return f"/#/experiments/{run['experiment']}/runs/{run['id']}/model-metrics"
 
     async def _pass_on(self, request: Request) -> Response:
         import httpx  # takes a third of a second: not before the first answer

@@ -25,6 +25,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--data", type=pathlib.Path)
 parser.add_argument("--epochs", type=int, default=1)
 parser.add_argument("--fail", action="store_true")
+parser.add_argument("--hostile", action="store_true")
 told = parser.parse_args()
 print("images", sorted(path.name for path in told.data.rglob("*.png")), flush=True)
 print("threads", os.environ.get("OMP_NUM_THREADS"), "rank", os.environ.get("RANK"), flush=True)
@@ -39,6 +40,11 @@ if os.environ.get("RANK", "0") == "0":
     (outputs / "model.pt").write_bytes(b"weights after %d epochs" % told.epochs)
     facts = {"seed": 0, "threads": 1, "curves": {"loss": [[1, 2.0], [2, 1.5]]}}
     (outputs / "metrics.json").write_text(json.dumps(facts))
+if told.hostile:
+    os.symlink("/etc/passwd", "outputs/link")
+    os.mkfifo("outputs/pipe")
+    with open("outputs/huge", "wb") as file:
+        file.truncate(1 << 43)
 print("Finished Training", flush=True)
 """
 PREPARE = """

@@ -55,6 +55,19 @@ def test_failing_script(checkout: Checkout) -> None:
     assert told["line"] == ""
 
 
+def test_what_can_not_be_brought_is_left_out_and_said(checkout: Checkout) -> None:
+    """A file of holes larger than the disk, a link and a FIFO: the rest is fetched, and the log names them."""
+    ran: Any = checkout.run("out = submitted(job_of('--hostile'))\n" + TELL)
+    assert ran["record"]["status"] == "completed", ran
+    assert set(ran["record"]["outputs"]) == {"model.pt", "metrics.json"}
+    assert any(
+        line.startswith("Lockstep left out of the download: 'outputs/huge', ") for line in ran["lines"]
+    )
+    assert "Lockstep left out of the artifacts: 'outputs/link', a link." in ran["lines"]
+    log = (checkout.root / "runs" / ran["record"]["id"] / "log.txt").read_text()
+    assert log.splitlines() == ran["lines"]
+
+
 def test_two_nodes_of_two_processes(checkout: Checkout) -> None:
     """Nodes and processes go through PyTorchConfiguration; the first process's output is shown."""
     told: Any = checkout.run("out = submitted(job_of(nodes=2, processes=2))\n" + TELL)

@@ -20,7 +20,10 @@ from lockstep.home import Home
 from lockstep.image import LAYER, Image, ImageLayer
 from lockstep.image.store import Store
 
-PROGRAMS = ("sh", "cat", "sleep", "ls", "id", "mkdir", "rm", "echo", "chmod", "chown", "touch", "dd", "stty")
+PROGRAMS = (
+    *("sh", "cat", "sleep", "ls", "id", "mkdir", "rm", "echo", "chmod", "chown", "touch", "dd", "stty", "ln"),
+    *("mkfifo", "truncate"),
+)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import docker.errors
 import pytest
 
 from lockstep.engine import ContainerRun, Engine, ExitStatus, Mount
+from lockstep.engine.container import PROCESSES, container_config
 from lockstep.engine.owner import LABEL, is_gone, this_process
 from lockstep.errors import EngineError
 
@@ -86,6 +87,29 @@ def test_no_network_unless_asked(engine: Engine, delivered: str) -> None:
     script = "ls /sys/class/net"
     assert output(engine, shell(delivered, script))[1] == [b"lo"]
     assert len(output(engine, shell(delivered, script, network="host"))[1]) > 1
+
+
+@pytest.mark.parametrize("user", ["0:0", "12345:54321"])
+def test_nobody_has_capabilities_and_nobody_gets_any(engine: Engine, delivered: str, user: str) -> None:
+    """Root has none either."""
+    _, lines = output(engine, shell(delivered, "cat /proc/self/status", user=user))
+    facts = dict(line.decode().split(":\t") for line in lines)
+    assert {facts[f"Cap{kind}"] for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {"0" * 16}
+    assert facts["NoNewPrivs"] == "1"
+
+
+def test_a_fork_bomb_ends_at_the_limit(engine: Engine, delivered: str) -> None:
+    """A container has a number of processes; an engine that can't count them (its own word) isn't asked to."""
+    script = "for i in 1 2 3 4 5 6 7 8 9; do sleep 9 & done; echo all"
+    status, lines = output(engine, shell(delivered, script, processes=8))
+    assert status.code != 0
+    assert b"all" not in lines
+    assert container_config(shell(delivered, ""), has_gpus=False)["HostConfig"]["PidsLimit"] == PROCESSES
+    engine._facts["PidsLimit"] = False
+    try:
+        assert output(engine, shell(delivered, "echo all", processes=1))[1] == [b"all"]
+    finally:
+        engine._facts["PidsLimit"] = True
 
 
 def test_running_out_of_memory_is_said(engine: Engine, delivered: str) -> None:

@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import trustme
 
 from lockstep.engine import ContainerRun, Engine, adds_nothing, depends_on_day
 from lockstep.engine.normalise import DROPPED, normalise
@@ -142,17 +143,26 @@ def test_certificate_authorities_reach_the_build_only(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """RUN steps find this machine's certificate authorities and proxies; the image has neither."""
-    (tmp_path / "ca.pem").write_text("the authorities\n")
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    monkeypatch.setenv("https_proxy", "http://user:secret@127.0.0.1:1")
+    """RUN steps find all of this machine's certificate authorities and its proxy; the image has neither."""
+    named = {"SSL_CERT_FILE": trustme.CA(), "REQUESTS_CA_BUNDLE": trustme.CA()}
+    for variable, authority in named.items():
+        authority.cert_pem.write_to_path(str(tmp_path / variable))
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    for variable in ("https_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    (tmp_path / "pip.conf").write_text("[global]\nproxy = http://user:secret@127.0.0.1:1\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
     dockerfile.write_text(
-        FROM + 'RUN cat "$SSL_CERT_FILE" "$APT_CONFIG" > /seen && echo "$https_proxy" | cat > /tmp/proxy\n'
+        FROM
+        + 'RUN cat "$SSL_CERT_FILE" "$APT_CONFIG" > /seen && echo "$https_proxy" "$HTTPS_PROXY" | cat > /etc/proxy\n'
     )
     built = engine.build_system(image, store, dockerfile).image
     (layer,) = built.layers[len(image.layers) :]
     with tarfile.open(store.blob(layer.digest)) as tar:
-        assert b"the authorities" in tar.extractfile("seen").read()
+        seen = tar.extractfile("seen").read()  # type: ignore[union-attr]
+        assert all(authority.cert_pem.bytes().strip() in seen for authority in named.values())
+        proxies = tar.extractfile("etc/proxy").read()  # type: ignore[union-attr]
+        assert proxies.split() == [b"http://user:secret@127.0.0.1:1"] * 2
         assert not [path for path in tar.getnames() if "lockstep" in path]
     assert b"secret" not in built.config
     assert b"SSL_CERT_FILE" not in built.config.replace(b'\\"$SSL_CERT_FILE\\"', b"")
@@ -186,6 +196,48 @@ def test_links_whiteouts_and_noise(store: Store) -> None:
         tar.addfile(tarfile.TarInfo("var/log/apt.log"))
     noise.seek(0)
     assert normalise(noise, store) is None
+
+
+def in_tar(*members: tuple[str, bytes, str, bytes]) -> io.BytesIO:
+    """Return a tar of entries: path, tar type, target, content."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for path, kind, link, content in members:
+            info = tarfile.TarInfo(path)
+            info.type, info.linkname, info.size = kind, link, len(content)
+            tar.addfile(info, io.BytesIO(content))
+    data.seek(0)
+    return data
+
+
+def test_a_link_to_what_is_left_out_holds_the_content(store: Store) -> None:
+    """A file in /tmp that other names link to is there under the first of these."""
+    source = in_tar(
+        ("tmp/download", tarfile.REGTYPE, "", b"content"),
+        ("usr/b", tarfile.LNKTYPE, "tmp/download", b""),
+        ("usr/a", tarfile.LNKTYPE, "tmp/download", b""),
+    )
+    layer = normalise(source, store)
+    with tarfile.open(store.blob(layer.digest)) as tar:
+        assert tar.getnames() == ["usr/a", "usr/b"]
+        assert tar.extractfile("usr/a").read() == tar.extractfile("usr/b").read() == b"content"
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "link", "content"),
+    [
+        ("etc/.wh.passwd", tarfile.REGTYPE, "", b"x"),
+        ("etc/.wh.passwd", tarfile.DIRTYPE, "", b""),
+        ("etc/.wh.passwd", tarfile.SYMTYPE, "x", b""),
+        ("etc/.wh.d/x", tarfile.REGTYPE, "", b""),
+    ],
+)
+def test_a_whiteout_that_removes_nothing_is_refused(
+    path: str, kind: bytes, link: str, content: bytes, store: Store
+) -> None:
+    """What a step made under such a name isn't the engine's word for a removal."""
+    with pytest.raises(SpecError, match=r"makes 'etc/\.wh\."):
+        normalise(in_tar((path, kind, link, content)), store)
 
 
 @pytest.mark.parametrize("path", ["etc/passwd", "var/log", "usr/share/run/x", "tmp", "var/lib/dpkg/status"])

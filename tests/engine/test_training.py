@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lockstep.engine import Engine
+from lockstep.engine import Engine, job_user
 from lockstep.errors import JobError
 from lockstep.home import Home
 from lockstep.image import ImageLayer
@@ -86,8 +86,9 @@ def test_a_run_leaves_its_outputs_its_log_and_its_record(
         'echo yes > $HOME/new && echo "home is writable"\n',
         arguments=("--name", 'it\'s a "test" $HOME', 3),
     )
+    user = job_user((os.getuid(), os.getgid()), rootless=False)[0]
     assert [line.decode() for line in lines] == [
-        *('args: --data /job/inputs/data --name it\'s a "test" $HOME 3', "image", str(os.getuid())),
+        *('args: --data /job/inputs/data --name it\'s a "test" $HOME 3', "image", str(user)),
         *("source is read-only", "data is read-only", "root is read-only", "home is writable"),
     ]
     folder = project / "runs" / record.id
@@ -166,12 +167,60 @@ def test_lines_come_as_they_are_printed(train: Train, project: Path, lines: list
     assert (record.status, lines) == ("completed", [b"first", b"last"])
 
 
+def test_links_and_special_files_are_not_in_the_record(
+    train: Train, project: Path, lines: list[bytes]
+) -> None:
+    """A metrics.json that is a link to a file of this machine isn't read; a FIFO isn't waited for; the log says so."""
+    (project / "host.json").write_text('{"seed": 41, "password": "secret"}')
+    record = train(
+        f"cd outputs; echo weights > model.pt; ln -s {project}/host.json metrics.json; ln -s / root\n"
+        "mkfifo pipe; truncate -s 8T huge; ln model.pt again\n"
+    )
+    assert record.status == "completed"
+    assert set(record.outputs) == {"model.pt", "again"}
+    assert record.settings == {}
+    log = (project / "runs" / record.id / "log.txt").read_text()
+    for name in ("metrics.json", "root", "pipe", "huge"):
+        assert f"Lockstep left out of the record: 'outputs/{name}'" in log
+    assert lines[-1].startswith(b"Lockstep left out of the record: ")
+    assert str(project) not in log
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_only_the_run_s_own_files_are_given_to_the_caller(
+    train: Train, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under sudo: what the script left is the caller's; what its links lead to stays root's."""
+    monkeypatch.setenv("SUDO_UID", "1234")
+    monkeypatch.setenv("SUDO_GID", "1234")
+    (project / "host").mkdir()
+    record = train(f"echo x > outputs/file; ln -s {project}/host outputs/link; mkdir outputs/sub")
+    folder = project / "runs" / record.id
+    owned = (
+        folder,
+        folder / "outputs",
+        folder / "outputs" / "file",
+        folder / "outputs" / "sub",
+        folder / "run.json",
+    )
+    assert {path.stat().st_uid for path in owned} == {1234}
+    assert (project / "host").stat().st_uid == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's files make others root")
+def test_no_setuid_program_of_root_is_left(train: Train, project: Path) -> None:
+    """The container's root is this machine's; what it leaves must not make another user root."""
+    record = train("echo x > outputs/shell; chmod 6755 outputs/shell")
+    left = (project / "runs" / record.id / "outputs" / "shell").stat()
+    assert (left.st_uid, left.st_mode & 0o7777) == (0, 0o755)
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_stops_the_container_and_leaves_a_record(
     shell_image: str, project: Path, home: Home, engine: Engine, sent: signal.Signals
 ) -> None:
     """At once, with what there was until then."""
-    (project / "src" / "train.py").write_text("echo begun; echo 1 > outputs/one; sleep 60 & wait")
+    (project / "src" / "train.py").write_text("echo 1 > outputs/one; echo begun; sleep 60 & wait")
     code = (
         "import sys; from pathlib import Path\n"
         "from lockstep.engine import connect; from lockstep.home import Home; from lockstep.runs.job import Job\n"
@@ -209,7 +258,7 @@ def test_several_processes_go_through_torch_s_launcher() -> None:
 def test_a_shell_finds_everything_where_a_run_finds_it(
     train: Train, engine: Engine, project: Path, shell_image: str, lines: list[bytes]
 ) -> None:
-    """The same folders, variables, user and shared memory, so that a command tried there works in a run."""
+    """The same folders, variables and shared memory, so that a command tried there works in a run; as the person."""
     look = "pwd; echo /job/inputs/*; cat /job/inputs/data/x.txt; echo $A $HOME; id -u"
     settings = {"environment_variables": (("A", "1"),), "shm_size": "48m"}
     train(look, **settings)
@@ -220,5 +269,5 @@ def test_a_shell_finds_everything_where_a_run_finds_it(
     shell = shell_container(job, shell_image, engine, project, command)
     assert shell.shm_size == 48 << 20
     assert engine.run(shell, lines.append).code == 0
-    assert lines == in_run
+    assert lines == [*in_run[:-1], str(os.getuid()).encode()]
     assert (project / "src" / "written").read_text() == "new\n"

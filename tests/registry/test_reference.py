@@ -6,7 +6,8 @@ import pytest
 from docker.auth import INDEX_NAME
 
 from lockstep.errors import SettingsError
-from lockstep.registry.reference import is_loopback, parse_reference
+from lockstep.registry.reference import parse_reference
+from lockstep.servers import is_loopback
 
 DIGEST = "sha256:" + "a" * 64
 

@@ -156,5 +156,8 @@ def test_tokens_that_run_out_are_renewed(
 def test_credentials_show_in_no_text() -> None:
     """Neither printing nor logging the credentials gives them away."""
     secret = Credentials("me", "geheim", "auch geheim")
-    assert "geheim" not in f"{secret!r} {secret} {SignIn('host', secret)!r}"
-    assert "geheim" not in repr(httpx.Client(auth=SignIn("host", secret)))
+    with httpx.Client() as client:
+        signing = SignIn("https://host/v2/x", secret, client)
+        assert "geheim" not in f"{secret!r} {secret} {signing!r}"
+        client.auth = signing
+        assert "geheim" not in repr(client)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 from lockstep.engine import ContainerRun, Engine, Mount
+from lockstep.errors import JobError
 from lockstep.runs.compare import are_the_same, compare_runs
 
 from .conftest import ROOT, Train
@@ -165,3 +167,38 @@ def test_shares_of_all_processes_make_up_every_batch(engine: Engine, torch_image
         "print('all')\n",
     )
     assert told == ["all"]
+
+
+def test_the_job_has_the_rights_that_it_has_in_a_workspace(
+    train: Train, project: Path, engine: Engine
+) -> None:
+    """No capabilities, never root's uid, a HOME to write to; what it leaves is the caller's and can't be more."""
+    (project / "src" / "train.py").write_text(
+        "import json, os, pathlib, shutil\n"
+        "pathlib.Path.home().joinpath('cache').write_text('')\n"
+        "os.makedirs('outputs/sub')\n"
+        "shutil.copy('/bin/sh', 'outputs/sub/sh')\n"
+        "os.chmod('outputs/sub/sh', 0o6755)\n"
+        "status = open('/proc/self/status').read()\n"
+        "print(os.getuid(), *[line.split()[1] for line in status.splitlines() if line.startswith('Cap')])\n"
+        "try:\n    os.chown('outputs/sub/sh', 0, 0)\nexcept PermissionError:\n    print('refused')\n"
+    )
+    run = train()
+    uid, *capabilities = run.lines[0].split()
+    assert {*capabilities} == {"0" * 16}
+    caller = os.getuid()
+    if not engine.info().rootless:
+        assert (int(uid) == caller) is (caller != 0)
+        assert run.lines[1] == "refused"
+    for path in (run.outputs.parent, *run.outputs.parent.rglob("*")):
+        assert path.stat().st_uid == caller, path
+    assert (run.outputs / "sub" / "sh").stat().st_mode & 0o7000 == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="everybody else's job runs as themselves")
+def test_data_that_root_s_job_can_not_read_is_said_before_it_runs(train: Train, project: Path) -> None:
+    """The folder that is closed is named, with the command that opens it."""
+    (project / "data" / "tiny" / "train").chmod(0o700)
+    with pytest.raises(JobError, match=r"tiny/train is closed to others(.|\n)*chmod -R a\+rX .*/data/tiny"):
+        train()
+    assert not (project / "runs").exists()

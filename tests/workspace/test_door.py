@@ -8,6 +8,7 @@ import json
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -62,13 +63,14 @@ def test_without_a_token_nothing_is_shown(ask: Ask, bearer: str | None) -> None:
 
 
 def test_another_key_or_an_old_token_is_refused(ask: Ask, folder: Path) -> None:
-    """A JWT that another workspace signed, one without a signature, and one that has expired."""
+    """A JWT that another workspace signed, one without a signature, one without a holder, and one that has expired."""
     import jwt
 
     own = Identity.of(folder / "identity.json")
     other = jwt.encode({"exp": 9_999_999_999}, "x" * 64, "HS256")
     unsigned = jwt.encode({"exp": 9_999_999_999}, "", "none")
-    for bearer in (other, unsigned, own.token(-10)):
+    of_before = jwt.encode({"exp": 9_999_999_999}, own.key, "HS256")  # jobs had such tokens, for a month
+    for bearer in (other, unsigned, of_before, own.token(-10)):
         assert ask("GET", ARM_PATH, bearer=bearer).status_code == 401
 
 
@@ -183,6 +185,103 @@ def test_a_body_of_a_gigabyte_is_refused_unread(ask: Ask, server: Daemon, folder
     assert ask("GET", ARM_PATH).status_code == 200
 
 
+@pytest.mark.parametrize("name", ["a%00b", "a%0ab", "%2e%2e", ".a", "a%20b", "x" * 251, "%C3%A9"])
+def test_a_run_can_not_have_any_name(ask: Ask, name: str) -> None:
+    """Refused in words, in a path and in a body, and not made."""
+    experiment = f"/history/v1.0{ARM_PATH}/experiments/names"
+    assert ask("POST", experiment).status_code == 200
+    refused = ask("PATCH", f"{experiment}/runs/{name}", json={"runId": "x"})
+    assert refused.status_code == 400
+    assert "can't be a run's id, which is 1 to 250 letters" in refused.json()["error"]["message"]
+    answer = ask(
+        "PATCH", f"{experiment}/batch/runs", json={"runs": [{"runId": unquote(name)}, {"runId": "fine"}]}
+    )
+    assert list(answer.json()["runs"]) == ["fine"]
+    listed = ask("POST", f"{experiment}/runs:query", json={}).json()["value"]
+    assert [run["runId"] for run in listed] == ["fine"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["(" * 5000, "(" * 5000 + "a eq b" + ")" * 5000, "not " * 3000, "((a eq b)", "a eq b)", "x" * 70_000],
+)
+def test_a_filter_that_can_not_be_read_is_refused(ask: Ask, text: str) -> None:
+    """In words, whatever its length and depth."""
+    answer = ask("POST", f"/history/v1.0{ARM_PATH}/experiments:query", json={"filter": text})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "BadArgument"
+
+
+@pytest.mark.parametrize("word", ["and", "or"])
+def test_a_long_filter_is_read(ask: Ask, word: str) -> None:
+    """Many terms in a row aren't depth."""
+    text = f" {word} ".join(["name eq long"] * 500)
+    assert ask("POST", f"/history/v1.0{ARM_PATH}/experiments/long").status_code == 200
+    answer = ask("POST", f"/history/v1.0{ARM_PATH}/experiments:query", json={"filter": text})
+    assert [one["name"] for one in answer.json()["value"]] == ["long"]
+
+
+@pytest.mark.parametrize(
+    "children",
+    [
+        {"a": {"type": "File"}, "a/b": {"type": "File"}},
+        {"a": {"type": "File"}, "a\\b": {"type": "File"}},
+        {"a\0": {"type": "File"}},
+        {"a\n": {"type": "File"}},
+        {"": {"type": "File"}},
+        {"x" * 256: {"type": "File"}},
+        {"a": ["File"]},
+        {"a": None},
+        ["a"],
+    ],
+)
+def test_a_tree_that_is_none_is_refused(ask: Ask, children: object) -> None:
+    """Before a run would stumble over it; the files themselves are there."""
+    uri = ask("POST", f"/content/v2.0{ARM_PATH}/snapshots/getblob", json={"FileNames": ["a"]}).json()
+    address = uri["fileNodes"][0]["blobUri"]
+    path = "/" + address.split("/", 3)[3]
+    assert ask("PUT", path, content=b"x", headers={"x-ms-blob-type": "BlockBlob"}).status_code == 201
+    nodes = (
+        [{"FullName": name, "BlobUri": address} for name in children] if isinstance(children, dict) else []
+    )
+    sent = {
+        "DirTreeNode": {"type": "Directory", "children": children},
+        "FileRevisionList": {"FileNodes": nodes},
+    }
+    answer = ask("POST", f"/content/v2.0{ARM_PATH}/snapshots/22222222-2222-4222-8222-222222222222", json=sent)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] in ("BadArgument", "InvalidName")
+
+
+def test_a_snapshot_without_hashes_is_complete_for_others(ask: Ask) -> None:
+    """The SDK compares its files with the newest snapshot, whoever sent that, and reads five fields of each node."""
+    uri = ask("POST", f"/content/v2.0{ARM_PATH}/snapshots/getblob", json={"FileNames": ["a"]}).json()
+    address = uri["fileNodes"][0]["blobUri"]
+    path = "/" + address.split("/", 3)[3]
+    assert ask("PUT", path, content=b"x", headers={"x-ms-blob-type": "BlockBlob"}).status_code == 201
+    folder = {"children": {"a": {"type": "File", "hash": None}}}
+    sent = {
+        "DirTreeNode": {"children": {"f": folder}},
+        "FileRevisionList": {"FileNodes": [{"FullName": "f/a", "BlobUri": address}]},
+    }
+    content = f"/content/v2.0{ARM_PATH}/snapshots"
+    assert ask("POST", f"{content}/33333333-3333-4333-8333-333333333333", json=sent).status_code == 200
+    root = ask("GET", f"{content}/latest/metadata").json()["root"]
+    inner = root["children"]["f"]
+    for node in (root, inner, inner["children"]["a"]):
+        assert {"name", "type", "hash", "timestamp", "children"} <= node.keys()
+        assert None not in node.values()
+    assert (inner["type"], inner["children"]["a"]["type"]) == ("Directory", "File")
+
+
+def test_a_path_can_not_write_lines_into_the_log(ask: Ask, folder: Path) -> None:
+    """A line break in an address is written as what it is."""
+    ask("GET", "/no%0a2026-01-01 00:00:00,000 INFO forged%1b[2J")
+    logged = (folder / "server.log").read_text()
+    assert "\\n2026-01-01 00:00:00,000 INFO forged\\x1b[2J" in logged
+    assert "\n2026-01-01" not in logged
+
+
 def test_other_hosts_are_refused(ask: Ask) -> None:
     """A page that rebinds its name to loopback gets nothing."""
     assert ask("GET", "/metadata/endpoints", headers={"Host": "evil.example"}).status_code == 400
@@ -198,15 +297,19 @@ def test_secret_addresses(ask: Ask, server: Daemon) -> None:
     assert ask("GET", own, bearer=None).json()["api"] == server.url
 
 
-def test_the_studio_lets_in_who_has_its_address(server: Daemon) -> None:
-    """Without the cookie 401; the portal URL's secret gives it; a wrong one doesn't."""
+def test_the_studio_lets_in_who_has_its_address(server: Daemon, ask: Ask) -> None:
+    """Without the cookie 401; the portal URL's secret gives it; a wrong one doesn't. Then a job's URL opens too."""
+    ask("POST", f"/history/v1.0{ARM_PATH}/experiments/studio")
+    ask("PATCH", f"/history/v1.0{ARM_PATH}/experiments/studio/runs/of-a-job", json={})
     base = f"http://127.0.0.1:{server.studio_port}"
     with httpx.Client(base_url=base, trust_env=False) as browser:
         assert browser.get("/").status_code == 401
         assert browser.get("/studio/wrong/runs/x").status_code == 401
+        assert browser.get("/runs/of-a-job").status_code == 401
         assert browser.get("/", headers={"Host": "evil.example"}).status_code == 400
         entered = browser.get(server.studio.removeprefix(base))
         assert entered.status_code == 303
+        assert browser.get("/runs/of-a-job").headers["location"].endswith("/runs/of-a-job/model-metrics")
         assert browser.get("/").status_code in (200, 404, 503)  # 404: MLflow isn't installed here
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from lockstep.workspace import daemon
 from lockstep.workspace.daemon import Daemon
+from lockstep.workspace.identity import ARM_PATH, Identity
 from tests.workspace.client import Client
 from tests.workspace.conftest import MLFLOW_PYTHON
 
@@ -136,8 +137,48 @@ result = {"history": [[m.step, m.value] for m in client.get_metric_history(run.i
     assert shown.text == "note"
 
 
-def test_models_can_be_logged_loaded_and_registered(mlflow: Client) -> None:
-    """A logged model's files are among its run's artifacts, and come back as a model."""
+def test_a_link_among_the_artifacts_is_neither_shown_nor_followed(
+    mlflow: Client, with_mlflow: Daemon, browser: httpx.Client, tmp_path: Path
+) -> None:
+    """A job's link to a file or folder of the host: not for the pages, not for the client, not for an upload."""
+    (tmp_path / "secret").write_text("host's secret")
+    code = "run = Experiment(ws, 'links').start_logging(snapshot_directory=None)\nresult = run.id"
+    run = mlflow.run(WS + code)
+    outputs = with_mlflow.folder / "artifacts" / "ExperimentRun" / f"dcid.{run}" / "outputs"
+    outputs.mkdir(parents=True)
+    (outputs / "file").symlink_to(tmp_path / "secret")
+    (outputs / "folder").symlink_to(tmp_path)
+    os.mkfifo(outputs / "pipe")
+    (outputs / "re al.txt").write_text("real")
+    listing, bytes_of = (
+        "/ajax-api/2.0/mlflow/artifacts/list",
+        ("/get-artifact", "/ajax-api/2.0/mlflow/get-artifact"),
+    )
+    listed = browser.get(listing, params={"run_id": run, "path": "outputs"}).json()["files"]
+    assert listed == [{"path": "outputs/re al.txt", "is_dir": False, "file_size": 4}]
+    assert browser.get(listing, params={"run_id": run}).json()["files"] == [
+        {"path": "outputs", "is_dir": True, "file_size": 0}
+    ]
+    assert browser.get(listing, params={"run_id": run, "path": "outputs/folder"}).json()["files"] == []
+    for address in bytes_of:
+        assert browser.get(address, params={"run_id": run, "path": "outputs/re al.txt"}).text == "real"
+        for path in ("outputs/file", "outputs/folder/secret", "outputs/pipe", "../../../../identity.json"):
+            answer = browser.get(address, params={"run_uuid": run, "path": path})
+            assert answer.status_code in (400, 404)
+            assert "secret" not in answer.text
+    code = "result = [file.path for file in mlflow.MlflowClient().list_artifacts(run, 'outputs')]"
+    assert mlflow.run(WS + code, run=run) == ["outputs/re al.txt"]
+    sent = browser.post(
+        "/ajax-api/2.0/mlflow/upload-artifact",
+        params={"run_uuid": run, "path": "outputs/folder/planted"},
+        content=b"x",
+    )
+    assert sent.status_code >= 400
+    assert not (tmp_path / "planted").exists()
+
+
+def test_models_can_be_logged_loaded_and_registered(mlflow: Client, browser: httpx.Client) -> None:
+    """A logged model's files are among its run's artifacts, are on its page, and come back as a model."""
     code = """
 import numpy
 from sklearn.linear_model import LinearRegression
@@ -147,11 +188,114 @@ with mlflow.start_run() as active:
     logged = mlflow.sklearn.log_model(model, name="model")
 back = mlflow.sklearn.load_model(logged.model_uri)
 registered = mlflow.register_model(logged.model_uri, "registered")
-result = [round(float(back.predict([[5.0]])[0]), 6), registered.version]
+result = [round(float(back.predict([[5.0]])[0]), 6), registered.version, logged.model_id]
 """
-    value, version = mlflow.run(WS + code)
+    value, version, model = mlflow.run(WS + code)
     assert value == 5.0
     assert int(version) == 1
+    page = f"/ajax-api/2.0/mlflow/logged-models/{model}/artifacts"
+    listed = browser.get(f"{page}/directories").json()["files"]
+    assert "MLmodel" in [file["path"] for file in listed]
+    shown = browser.get(f"{page}/files", params={"artifact_file_path": "MLmodel"})
+    assert "python_function" in shown.text
+
+
+IN_A_JOB = """
+import numpy, os
+from sklearn.linear_model import LinearRegression
+import mlflow.sklearn
+from mlflow.exceptions import MlflowException
+client = mlflow.MlflowClient()
+mlflow.set_experiment("jobs")
+with mlflow.start_run() as active:
+    mlflow.log_param("lr", 0.1)
+    mlflow.log_metric("loss", 0.5, step=1)
+    mlflow.set_tag("who", "job")
+    mlflow.log_text("note", "note.txt")
+    with mlflow.start_run(nested=True) as nested:
+        mlflow.log_metric("inner", 1)
+    model = LinearRegression().fit(numpy.arange(4).reshape(-1, 1), numpy.arange(4))
+    logged = mlflow.sklearn.log_model(model, name="model", registered_model_name="of-a-job")
+new = client.create_run(client.get_experiment_by_name("jobs").experiment_id)
+client.log_metric(new.info.run_id, "alone", 1)
+back = mlflow.sklearn.load_model(logged.model_uri)
+def refused(call):
+    try:
+        call()
+    except MlflowException as error:
+        return str(error)
+experiment = client.get_experiment_by_name("jobs").experiment_id
+result = {
+    "own": active.info.run_id, "new": new.info.run_id, "nested": nested.info.run_id,
+    "read": mlflow.artifacts.load_text(f"runs:/{active.info.run_id}/note.txt"),
+    "value": round(float(back.predict([[5.0]])[0]), 6),
+    "refused": [refused(call) for call in (
+        lambda: client.get_run(victim), lambda: client.log_metric(victim, "planted", 1),
+        lambda: client.log_batch(victim, tags=[mlflow.entities.RunTag("planted", "1")]),
+        lambda: client.set_terminated(victim), lambda: client.delete_run(victim),
+        lambda: client.delete_run(new.info.run_id),
+        lambda: client.search_runs([experiment]), lambda: client.set_experiment_tag(experiment, "planted", "1"),
+        lambda: client.create_experiment("another"), lambda: client.delete_registered_model("of-a-job"),
+        lambda: client.create_run(experiment, tags={"mlflow.parentRunId": victim}),
+        lambda: client.log_metric(active.info.run_id, "loss", 1, model_id=theirs),
+        lambda: client.set_logged_model_tags(theirs, {"planted": "1"}))],
+}
+"""
+
+
+def test_a_job_s_mlflow_reaches_its_own_run_only(with_mlflow: Daemon, mlflow: Client, tmp_path: Path) -> None:
+    """azureml-mlflow with a run's token: its run, nested and new ones, models; nothing of others."""
+    code = """
+import numpy
+from sklearn.linear_model import LinearRegression
+import mlflow.sklearn
+with mlflow.start_run() as other:
+    theirs = mlflow.sklearn.log_model(LinearRegression().fit(numpy.eye(2), numpy.ones(2)), name="model").model_id
+run = Experiment(ws, "jobs").start_logging(snapshot_directory=None)
+victim = Experiment(ws, "jobs").start_logging(snapshot_directory=None)
+result = [run.id, victim.id, theirs, run.experiment.id]
+"""
+    run, victim, theirs, experiment = mlflow.run(WS + code)
+    token = Identity.of(with_mlflow.folder / "identity.json").token(3600, run)
+    address = with_mlflow.url.removeprefix("https://")
+    environment = {
+        **with_mlflow.environment(),
+        "MSI_ENDPOINT": "",
+        "AZUREML_RUN_ID": run,
+        "AZUREML_RUN_TOKEN": token,
+        "AZUREML_SERVICE_ENDPOINT": with_mlflow.url,
+        "AZUREML_ARM_SUBSCRIPTION": ARM_PATH.split("/")[2],
+        "AZUREML_ARM_RESOURCEGROUP": "lockstep",
+        "AZUREML_ARM_WORKSPACE_NAME": "embedded",
+        "AZUREML_ARM_PROJECT_NAME": "jobs",
+        "AZUREML_EXPERIMENT_ID": str(experiment),
+        "MLFLOW_TRACKING_URI": f"azureml://{address}/mlflow/v1.0{ARM_PATH}",
+        "MLFLOW_TRACKING_TOKEN": token,
+        "MLFLOW_RUN_ID": run,
+        "MLFLOW_EXPERIMENT_ID": str(experiment),
+        "MLFLOW_EXPERIMENT_NAME": "jobs",
+    }
+    job = Client(environment, tmp_path / "job", MLFLOW_PYTHON)
+    try:
+        ran = job.run(IN_A_JOB, victim=victim, theirs=theirs)
+    finally:
+        job.close()
+    assert (ran["own"], ran["read"], ran["value"]) == (run, "note", 5.0)
+    assert [told for told in ran["refused"][:-1] if "docs/workspace.md" not in (told or "")] == []
+    assert "may not have access" in ran["refused"][-1]  # MLflow's own words
+    code = """
+client = mlflow.MlflowClient()
+one = Run.get(ws, run)
+other = Run.get(ws, victim)
+result = {"children": sorted(child.id for child in one.get_children()), "metrics": one.get_metrics(),
+          "victim": [other.get_status(), other.get_tags(), other.get_metrics()],
+          "model": client.get_model_version("of-a-job", "1").run_id}
+"""
+    seen = mlflow.run(WS + code, run=run, victim=victim)
+    assert seen["children"] == sorted([ran["nested"], ran["new"]])
+    assert seen["metrics"]["loss"] == 0.5
+    assert seen["victim"] == ["Running", {}, {}]
+    assert seen["model"] == run
 
 
 def test_nothing_of_mlflow_is_left_behind(tmp_path: Path) -> None:

@@ -197,6 +197,8 @@ while not all(run.get_status() in ("Failed", "Canceled") for run in runs):
         if status == ["Failed", "The workspace's server stopped while the run was going."]
     ]
     assert len(failed) == 4
+    left = (own_folder / "artifacts").rglob("*")
+    assert {path.stat().st_uid for path in left} == {own_folder.stat().st_uid}
     assert ["Running", None] in ran["going"]  # the fifth had waited for a node, and goes on
     containers = engine.api.containers(all=True, filters={"label": LABEL})
     owners = [x["Labels"][LABEL].split("/")[2] for x in containers]

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lockstep.workspace import run_log
+from lockstep.root import Root
+from lockstep.runs import run_log
+from lockstep.runs.run_log import RunLog
 from lockstep.workspace.docker_arguments import DockerArguments, bytes_of, read_docker_arguments
 from lockstep.workspace.fault import Fault
 from lockstep.workspace.launch import LAUNCHER, Names, Place, Way, check_definition, node_container, nodes_of
+from lockstep.workspace.metrics import Metrics
+from lockstep.workspace.mlflow_bridge import Bridge
+from lockstep.workspace.mlflow_server import MLflowServer
 from lockstep.workspace.nodes import Nodes
 from lockstep.workspace.query import ordered, parse_filter
-from lockstep.workspace.run_log import RunLog
+from lockstep.workspace.state import State
 
 RUN = {
     "runId": "one",
@@ -121,6 +129,19 @@ def test_a_definition_becomes_a_container(tmp_path: Path) -> None:
     assert (run.user, run.shm_size, run.working_dir) == ("1000:1000", 2 * 1024**3, "/mnt/azureml/wd")
     assert "RANK" not in run.environment
     assert "MASTER_ADDR" not in run.environment
+
+
+def test_a_job_asks_the_workspace_without_a_proxy(tmp_path: Path) -> None:
+    """What the image, the environment or the run says is kept; the workspace's address is added."""
+    there = replace(place(tmp_path), image_variables={"NO_PROXY": "image.example", "PATH": "/bin"})
+    run = node_container(definition(), "sha256:1", 0, NAMES, there)
+    assert run.environment["no_proxy"] == "image.example,127.0.0.1,localhost,::1,172.17.0.1"
+    assert "PATH" not in run.environment
+    sent = definition(environmentVariables={"no_proxy": ".corp.example", "HTTPS_PROXY": "http://proxy:1"})
+    run = node_container(sent, "sha256:1", 0, NAMES, there)
+    assert run.environment["NO_PROXY"] == "image.example,.corp.example,127.0.0.1,localhost,::1,172.17.0.1"
+    assert run.environment["NO_PROXY"] == run.environment["no_proxy"]
+    assert run.environment["HTTPS_PROXY"] == "http://proxy:1"
 
 
 def test_a_distributed_definition(tmp_path: Path) -> None:
@@ -229,7 +250,7 @@ def test_a_log_has_two_names_and_is_cut_in_the_middle(
     monkeypatch.setattr(run_log, "LIMIT", 100)
     monkeypatch.setattr(run_log, "TAIL_LINES", 2)
     one, two = tmp_path / "a" / "std_log.txt", tmp_path / "b" / "70_driver_log.txt"
-    log = RunLog(one, two)
+    log = RunLog(Root(tmp_path), "a/std_log.txt", "b/70_driver_log.txt")
     log.line(b"first")
     assert two.read_text() == "first\n"
     for number in range(100):
@@ -244,9 +265,30 @@ def test_a_log_has_two_names_and_is_cut_in_the_middle(
 
 def test_a_full_disk_does_not_stop_a_log(tmp_path: Path) -> None:
     """The error is kept for the run's end."""
-    log = RunLog(tmp_path / "log.txt")
+    log = RunLog(Root(tmp_path), "log.txt")
     log._file.close()
     log._file = Path("/dev/full").open("ab", buffering=0)  # noqa: SIM115 - the log closes it
     log.line(b"lost")
     log.close()
     assert log.broken is not None
+
+
+def test_mlflow_forgets_the_folders_that_it_was_given(tmp_path: Path) -> None:
+    """A database of before: runs and models get addresses for which MLflow has no reader; others are left alone."""
+    server = MLflowServer(tmp_path, None)
+    place = "file:///x/.lockstep/workspace/artifacts/ExperimentRun/dcid.r"
+    with contextlib.closing(sqlite3.connect(server.database)) as database, database:
+        database.execute("CREATE TABLE runs (run_uuid, experiment_id, artifact_uri)")
+        database.execute(
+            "CREATE TABLE logged_models (model_id, experiment_id, source_run_id, artifact_location)"
+        )
+        database.execute("INSERT INTO runs VALUES ('r', 7, ?), ('own', 8, '/mlflow/artifacts/8')", (place,))
+        database.execute("INSERT INTO logged_models VALUES ('m', 7, 'r', ?)", (f"{place}/models/m",))
+    state = State(tmp_path / "state.sqlite")
+    Bridge(state, Metrics(state), server)._forget_folders()
+    state.close()
+    with contextlib.closing(sqlite3.connect(server.database)) as database:
+        runs = database.execute("SELECT artifact_uri FROM runs").fetchall()
+        models = database.execute("SELECT artifact_location FROM logged_models").fetchall()
+    assert runs == [("azureml://experiments/7/runs/r/artifacts",), ("/mlflow/artifacts/8",)]
+    assert models == [("azureml://experiments/7/runs/r/artifacts/models/m",)]

@@ -8,7 +8,16 @@ from urllib.parse import parse_qs
 
 from lockstep.workspace.call import Call, Routes
 from lockstep.workspace.fault import Fault
-from lockstep.workspace.identity import ARM_PATH, DAY, NAME, RESOURCE_GROUP, SUBSCRIPTION
+from lockstep.workspace.identity import (
+    ARM_PATH,
+    CLOUD,
+    DAY,
+    DISCOVERY,
+    DISCOVERY_OF_JOBS,
+    NAME,
+    RESOURCE_GROUP,
+    SUBSCRIPTION,
+)
 
 routes = Routes()
 SERVICES = (
@@ -25,31 +34,35 @@ SERVICES = (
 
 @routes.on("GET", "/metadata/endpoints", public=True)
 def cloud_metadata(call: Call) -> Any:
-    """Tell the SDK where this cloud's services are. `/adfs/` keeps it from asking the public login host."""
-    return [
-        {
-            "name": "AzureCloud",
-            "portal": call.site.studio or call.base,
-            "resourceManager": f"{call.base}/",
-            "authentication": {
-                "loginEndpoint": f"{call.base}/adfs/{call.site.identity.tenant}",
-                "audiences": ["https://management.core.windows.net/"],
-            },
-            "graphAudience": "https://graph.windows.net/",
-            "batch": "x",
-            "media": "x",
-            "gallery": "x",
-            "sqlManagement": "x",
-            "vmImageAliasDoc": "x",
-            "activeDirectoryDataLake": "x",
-            "suffixes": {
-                "storage": "core.windows.net",
-                "keyVaultDns": "vault.azure.net",
-                "sqlServerHostname": "x",
-                "acrLoginServer": "x",
-            },
-        }
-    ]
+    """Tell the SDKs where this cloud's services are: everything is here, and nothing is a secret.
+
+    `/adfs/` keeps SDK v1 from asking the public login host. SDK v2 makes host names of what follows the portal's
+    second dot. The storage suffix is the trick of blobs.py: with an account's name before it, it leads here.
+    """
+    host = call.request.headers["host"]
+    cloud = {
+        "portal": f"https://localhost:{host.rpartition(':')[2]}/",
+        "resourceManager": f"{call.base}/",
+        "authentication": {
+            "loginEndpoint": f"{call.base}/adfs/{call.site.identity.tenant}",
+            "audiences": [f"{call.base}/"],
+        },
+        "graphAudience": f"{call.base}/",
+        "batch": "x",
+        "media": "x",
+        "gallery": "x",
+        "sqlManagement": "x",
+        "vmImageAliasDoc": "x",
+        "activeDirectoryDataLake": "x",
+        "suffixes": {
+            "storage": f"x@{host}",
+            "keyVaultDns": "x",
+            "sqlServerHostname": "x",
+            "acrLoginServer": "x",
+        },
+    }
+    # in a job, SDK v1 asks for `AzureCloud` by name, and for the public one if it isn't in this list
+    return [{"name": name, **cloud} for name in (CLOUD, "AzureCloud")]
 
 
 @routes.on("GET|POST", "/MSI/{secret}/token", public=True)
@@ -61,7 +74,7 @@ def managed_identity(call: Call) -> Any:
             "The managed identity endpoint's address isn't the one of this workspace.",
             "AuthenticationFailed",
         )
-    return {**_token(call), "resource": "https://management.core.windows.net/"}
+    return {**_token(call), "resource": f"{call.base}/"}
 
 
 @routes.on("GET", "/adfs/{tenant}/.well-known/openid-configuration", public=True)
@@ -134,9 +147,13 @@ _TYPE = "Microsoft.MachineLearningServices/workspaces"
 
 @routes.on("GET", "{WS}", "/rp/workspaces{WS}")
 def workspace(call: Call) -> Any:
-    """Show the workspace. The discovery address holds a secret, because it is asked without a token."""
+    """Show the workspace. The discovery address holds a secret, because it is asked without a token.
+
+    A job's is another one: what it finds there doesn't let it into the studio.
+    """
     group = ARM_PATH.split("/Microsoft.MachineLearningServices")[0]
-    discovery = f"{call.base}/discovery/{call.site.identity.secret('discovery')}"
+    purpose = DISCOVERY_OF_JOBS if call.run else DISCOVERY
+    discovery = f"{call.base}/discovery/{call.site.identity.secret(purpose)}"
     return {
         "id": ARM_PATH,
         "name": NAME,
@@ -164,6 +181,10 @@ def workspace(call: Call) -> Any:
 @routes.on("GET", "/discovery/{secret}", public=True)
 def discovery(call: Call) -> Any:
     """Tell where each service is: all of them here, and the studio on its own address."""
-    if not call.site.identity.same("discovery", call.path["secret"]):
+    if call.site.identity.same(DISCOVERY, call.path["secret"]):
+        studio = call.site.studio or call.base
+    elif call.site.identity.same(DISCOVERY_OF_JOBS, call.path["secret"]):
+        studio = call.site.portal or call.base
+    else:
         raise Fault(401, "The discovery address isn't the one of this workspace.", "AuthenticationFailed")
-    return {**dict.fromkeys(SERVICES, call.base), "studio": call.site.studio or call.base}
+    return {**dict.fromkeys(SERVICES, call.base), "studio": studio}

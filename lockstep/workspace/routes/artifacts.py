@@ -8,9 +8,12 @@ from urllib.parse import quote
 from lockstep.workspace.artifacts import RUN_ORIGIN, artifact_document, listed, stored
 from lockstep.workspace.call import Call, Routes
 from lockstep.workspace.fault import Fault, missing
+from lockstep.workspace.folder import inside
+from lockstep.workspace.names import checked
 from lockstep.workspace.routes.blobs import artifact_blob_url
 from lockstep.workspace.routes.experiments import BY_ID, BY_NAME
 from lockstep.workspace.runs import container_of
+from lockstep.workspace.shapes import ArtifactPaths
 
 routes = Routes()
 ROOT = "/artifact/v2.0{WS}/artifacts"
@@ -34,7 +37,7 @@ def place(call: Call) -> tuple[str, str]:
 def content_url(call: Call, origin: str, container: str, path: str) -> str:
     """Return the signed address at which the SDK reads an artifact with a plain GET."""
     resource = f"/files/{quote(origin)}/{quote(container)}/{quote(path)}"
-    return f"{call.base}{resource}?{call.site.identity.signed(f'files {origin}/{container}/{path}')}"
+    return f"{call.base}{resource}?{call.signed(f'files {origin}/{container}/{path}')}"
 
 
 def _url(call: Call, origin: str, container: str, path: str) -> str:
@@ -44,7 +47,7 @@ def _url(call: Call, origin: str, container: str, path: str) -> str:
 
 def _information(call: Call, path: str) -> dict[str, Any]:
     origin, container = place(call)
-    stored(call.site.folder, origin, container, path)
+    stored(call.site.folder.artifacts(origin, container), path)
     return {
         "contentUri": _url(call, origin, container, path),
         "origin": origin,
@@ -83,7 +86,7 @@ def prefix_information(call: Call) -> Any:
             "container": container,
             "path": path,
         }
-        for path, _ in listed(call.site.folder, origin, container, prefix)
+        for path, _ in listed(call.site.folder.artifacts(origin, container), prefix)
     ]
     return {"value": found, "continuationToken": None}
 
@@ -93,10 +96,11 @@ def create_empty(call: Call) -> Any:
     """Give each path an address to upload to. What is never uploaded never appears."""
     origin, container = place(call)
     made: dict[str, Any] = {"artifacts": {}, "artifactContentInformation": {}, "errors": {}}
-    for one in call.fields.get("paths") or []:
+    for one in call.fields(ArtifactPaths).get("paths") or []:
         path = str(one.get("path") if isinstance(one, dict) else one)
         try:
-            call.site.folder.artifact(origin, container, path)
+            call.site.folder.artifacts(origin, container)
+            inside(checked("new_path", path))
         except Fault as fault:
             made["errors"][path] = {"error": {"code": fault.code, "message": fault.message, "details": []}}
             continue
@@ -113,15 +117,15 @@ def create_empty(call: Call) -> Any:
 def metadata(call: Call) -> Any:
     """Show one artifact."""
     origin, container, path = call.path["origin"], call.path["container"], call.path["path"]
-    file = stored(call.site.folder, origin, container, path)
-    return artifact_document(origin, container, path, file.stat().st_mtime)
+    facts = stored(call.site.folder.artifacts(origin, container), path)
+    return artifact_document(origin, container, path, facts.st_mtime)
 
 
 @routes.on("GET", f"{ROOT}/{{origin}}/{{container}}", *OF_RUN)
 def listing(call: Call) -> Any:
     """List a container's artifacts."""
     origin, container = place(call)
-    files = listed(call.site.folder, origin, container, call.query.get("path", ""))
+    files = listed(call.site.folder.artifacts(origin, container), call.query.get("path", ""))
     return {
         "value": [artifact_document(origin, container, path, facts.st_mtime) for path, facts in files],
         "continuationToken": None,
@@ -131,7 +135,8 @@ def listing(call: Call) -> Any:
 @routes.on("DELETE", f"{ROOT}/{{origin}}/{{container}}/{{path:path}}")
 def delete(call: Call) -> Any:
     """Remove one artifact."""
-    file = call.site.folder.artifact(call.path["origin"], call.path["container"], call.path["path"])
-    if not file.is_file():
-        raise missing(f"The artifact {call.path['path']!r}")
-    file.unlink()
+    root = call.site.folder.artifacts(call.path["origin"], call.path["container"])
+    try:
+        root.remove(inside(call.path["path"]))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise missing(f"The artifact {call.path['path']!r}") from error

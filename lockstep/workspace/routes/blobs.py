@@ -7,22 +7,26 @@ azureml-mlflow reads nothing unless `.blob.core.windows.net/` is in it, hence th
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import uuid
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from urllib.parse import urlsplit
 
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from lockstep.root import Root
 from lockstep.workspace.blobs import listing, put, refused, send
 from lockstep.workspace.call import Call, Routes
-from lockstep.workspace.fault import Fault
-from lockstep.workspace.folder import inside
+from lockstep.workspace.data_rights import rights_on_data
+from lockstep.workspace.fault import Fault, fault_of
+from lockstep.workspace.folder import inside, one_name
+from lockstep.workspace.names import checked
 from lockstep.workspace.site import Site
 
+log = logging.getLogger("lockstep.workspace")
 routes = Routes()
 ACCOUNT = "embedded"
 DATASTORE = "workspaceblobstore"
@@ -32,7 +36,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 def _address(call: Call, resource: str) -> str:
     host = call.request.headers["host"]
-    return f"https://{ACCOUNT}.blob.x@{host}{CONTAINER}/{resource}?{call.site.identity.signed(resource)}"
+    return f"https://{ACCOUNT}.blob.x@{host}{CONTAINER}/{resource}?{call.signed(resource)}"
 
 
 def snapshot_blob_url(call: Call, blob: str) -> str:
@@ -47,12 +51,12 @@ def artifact_blob_url(call: Call, origin: str, container: str, path: str) -> str
 
 def zip_url(call: Call, snapshot: str) -> str:
     """Return the signed address of a snapshot as a zip file."""
-    return f"{call.base}/zips/{snapshot}?{call.site.identity.signed(f'zips/{snapshot}')}"
+    return f"{call.base}/zips/{snapshot}?{call.signed(f'zips/{snapshot}')}"
 
 
 def blob_id(address: str) -> str:
-    """Return the id at the end of a blob's address."""
-    return urlsplit(address).path.rpartition("/")[2]
+    """Return the id at the end of a blob's address; refuse (400) what has none."""
+    return checked("blob", address.partition("?")[0].rpartition("/")[2])
 
 
 def datastore_resource() -> str:
@@ -68,11 +72,20 @@ def _signed(
     async def endpoint(request: Request) -> Response:
         site: Site = request.app.state.site
         try:
-            if not site.identity.admits(name(request), request.query_params.get("sig", "")):
+            run = request.query_params.get("si", "")
+            if not site.identity.admits(name(request), request.query_params.get("sig", ""), run):
                 raise Fault(403, "The address isn't signed for this.", "AuthenticationFailed")
+            if run and not site.runs.goes(run):
+                raise Fault(
+                    403,
+                    f"The run {run!r} has ended, and what it may read and write with it.",
+                    "AuthorizationFailure",
+                )
             return await handler(request, site)
-        except Fault as fault:
-            return refused(fault)
+        except (Fault, OSError) as error:
+            if not isinstance(error, Fault):
+                log.exception("a blob's %s failed", request.method)
+            return refused(fault_of(error))
 
     return endpoint
 
@@ -81,51 +94,58 @@ def _blob_name(request: Request) -> str:
     return f"{request.path_params['kind']}/{request.path_params['blob']}"
 
 
-def _blob_path(request: Request, site: Site) -> Path:
-    """Return the file that a blob's name stands for."""
+def _blob_place(request: Request, site: Site) -> tuple[Root, str]:
+    """Return the folder and the name in it that a blob's name stands for."""
     kind, blob = request.path_params["kind"], request.path_params["blob"]
     if kind == "snapshots":
-        return site.folder.snapshot_blob(blob)
+        return site.folder.snapshots, one_name(blob)
     try:
         origin, container, path = bytes.fromhex(blob).decode().split("/", 2)
     except ValueError as error:
         raise Fault(404, "The blob doesn't exist.", "BlobNotFound") from error
-    return site.folder.artifact(origin, container, path)
+    return site.folder.artifacts(origin, container), inside(path)
 
 
 async def _blob(request: Request, site: Site) -> Response:
-    path = _blob_path(request, site)
+    root, name = _blob_place(request, site)
     if request.method == "PUT":
-        return await put(request, path, site.folder.tmp)
-    return send(request, path)
+        return await put(request, root, name, site.folder.tmp)
+    return await send(request, root, name)
 
 
 async def _file(request: Request, site: Site) -> Response:
     names = request.path_params
-    return send(request, site.folder.artifact(names["origin"], names["container"], names["path"]))
+    return await send(
+        request, site.folder.artifacts(names["origin"], names["container"]), inside(names["path"])
+    )
 
 
 async def _zip(request: Request, site: Site) -> Response:
     target = site.folder.tmp / f"{uuid.uuid4().hex}.zip"
     await run_in_threadpool(site.snapshots.zip, request.path_params["snapshot"], target)
-    response = send(request, target, download_as="snapshot.zip")
+    response = await send(request, Root(site.folder.tmp), target.name, download_as="snapshot.zip")
     response.background = BackgroundTask(target.unlink, missing_ok=True)
     return response
 
 
 async def _data(request: Request, site: Site) -> Response:
     root = site.folder.datastore(DATASTORE)
+    may = rights_on_data(site, request.query_params.get("si", ""))
     if "path" not in request.path_params:
         if request.query_params.get("comp") != "list":
             return Response()
-        return await run_in_threadpool(listing, root, request.query_params.get("prefix", ""))
-    path = inside(root, request.path_params["path"])
+        prefix = request.query_params.get("prefix", "")
+        may.check(prefix, write=False)
+        return await run_in_threadpool(listing, root, prefix, may.read)
+    name = inside(request.path_params["path"])
+    may.check(name, write=request.method in ("PUT", "DELETE"))
     if request.method == "PUT":
-        return await put(request, path, site.folder.tmp)
+        return await put(request, root, name, site.folder.tmp)
     if request.method == "DELETE":
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            await run_in_threadpool(root.remove, name)
         return Response(status_code=202)
-    return send(request, path)
+    return await send(request, root, name)
 
 
 routes.stream("GET|PUT", CONTAINER + "/{kind}/{blob}", public=True)(_signed(_blob, _blob_name))

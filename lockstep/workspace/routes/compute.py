@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse
 
 from lockstep.workspace.call import Call, Routes
 from lockstep.workspace.identity import ARM_PATH
+from lockstep.workspace.shapes import Compute
 
 routes = Routes()
 COMPUTES = "/rp/workspaces{WS}/computes"
@@ -19,16 +20,17 @@ def listing(call: Call) -> Any:
     return {"value": call.site.computes.all()}
 
 
-@routes.on("GET", f"{COMPUTES}/{{name}}", "{WS}/computes/{name}")
+@routes.on("GET", f"{COMPUTES}/{{compute}}", "{WS}/computes/{compute}")
 def get(call: Call) -> Any:
     """Show a compute target."""
-    return call.site.computes.get(call.path["name"])
+    return call.site.computes.get(call.path["compute"])
 
 
-@routes.on("PUT|PATCH", f"{COMPUTES}/{{name}}", "{WS}/computes/{name}")
+@routes.on("PUT|PATCH", f"{COMPUTES}/{{compute}}", "{WS}/computes/{compute}")
 def create(call: Call) -> Any:
     """Make a compute target: a queue with as many nodes as it may have."""
-    made = call.site.computes.create(call.path["name"], call.fields)
+    made = call.site.computes.create(call.path["compute"], call.fields(Compute))
+    call.site.runner.look_again()
     return JSONResponse(made, headers=_done(call))
 
 
@@ -45,8 +47,9 @@ def operation(call: Call) -> Any:
     return {"status": "Succeeded"}
 
 
-@routes.on("DELETE", f"{COMPUTES}/{{name}}", "{WS}/computes/{name}")
+@routes.on("DELETE", f"{COMPUTES}/{{compute}}", "{WS}/computes/{compute}")
 def delete(call: Call) -> Any:
     """Remove a compute target."""
-    call.site.computes.delete(call.path["name"])
+    call.site.computes.delete(call.path["compute"])
+    call.site.runner.look_again()
     return JSONResponse({}, headers=_done(call))

@@ -26,7 +26,7 @@ def document(call: Call) -> dict[str, Any]:
             "endpoint": f"x@{call.request.headers['host']}",
             "protocol": "https",
             "credentialType": "Sas",
-            "sasToken": f"?sv=2019-02-02&sr=c&sig={call.site.identity.sign(datastore_resource())}",
+            "sasToken": f"?{call.signed(datastore_resource())}",
         },
     }
 
@@ -37,11 +37,11 @@ def default(call: Call) -> Any:
     return document(call)
 
 
-@routes.on("PUT", f"{STORES}/default/{{name}}")
+@routes.on("PUT", f"{STORES}/default/{{datastore}}")
 def set_default(call: Call) -> Any:
     """Choose the default datastore; there is only one to choose."""
-    if call.path["name"] != DATASTORE:
-        raise missing(f"The datastore {call.path['name']!r}")
+    if call.path["datastore"] != DATASTORE:
+        raise missing(f"The datastore {call.path['datastore']!r}")
 
 
 @routes.on("GET", f"{STORES}/datastores")
@@ -50,9 +50,9 @@ def listing(call: Call) -> Any:
     return {"value": [document(call)], "continuationToken": None}
 
 
-@routes.on("GET", f"{STORES}/datastores/{{name}}")
+@routes.on("GET", f"{STORES}/datastores/{{datastore}}")
 def get(call: Call) -> Any:
     """Show a datastore."""
-    if call.path["name"] != DATASTORE:
-        raise missing(f"The datastore {call.path['name']!r}")
+    if call.path["datastore"] != DATASTORE:
+        raise missing(f"The datastore {call.path['datastore']!r}")
     return document(call)

@@ -7,6 +7,7 @@ from typing import Any
 from lockstep.workspace.call import Call, Routes
 from lockstep.workspace.experiments import experiment_document
 from lockstep.workspace.query import ordered, parse_filter
+from lockstep.workspace.shapes import ExperimentPatch, Query, TagNames
 
 routes = Routes()
 BY_NAME = "/history/v1.0{WS}/experiments/{experiment}"
@@ -37,21 +38,28 @@ def create(call: Call) -> Any:
 @routes.on("PATCH", BY_NAME, BY_ID)
 def modify(call: Call) -> Any:
     """Change tags, description or archive state."""
-    return experiment_document(call.site.experiments.modify(experiment_id_of(call), call.fields))
+    return experiment_document(
+        call.site.experiments.modify(experiment_id_of(call), call.fields(ExperimentPatch))
+    )
 
 
 @routes.on("DELETE", f"{BY_NAME}/tags", f"{BY_ID}/tags")
 @routes.on("POST", f"{BY_ID}/tags:delete")
 def untag(call: Call) -> Any:
     """Remove tags."""
-    names = call.body if isinstance(call.body, list) else (call.body or {}).get("tags", [])
-    call.site.experiments.untag(experiment_id_of(call), [str(name) for name in names])
+    call.site.experiments.untag(experiment_id_of(call), tag_names(call))
+
+
+def tag_names(call: Call) -> list[str]:
+    """Return the names of the tags to be removed: a list, or a list in an object."""
+    sent = call.fields(list[str] | TagNames | None) or []
+    return sent if isinstance(sent, list) else sent.get("tags") or sent.get("values") or []
 
 
 @routes.on("POST", "/history/v1.0{WS}/experiments:query")
 def query(call: Call) -> Any:
     """List experiments: those that pass the filter, archived ones only where they are asked for."""
-    asked = call.body or {}
+    asked = call.fields(Query | None) or {}
     documents = [experiment_document(row) for row in call.site.experiments.all()]
     view = asked.get("viewType") or "ActiveOnly"
     if view != "All":

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from lockstep.workspace.call import Call, Routes
-from lockstep.workspace.fault import Fault
 from lockstep.workspace.runs import container_of
+from lockstep.workspace.shapes import MetricBatch, MetricName
 
 routes = Routes()
 RUN = "/metric/v2.0{WS}/runs/{run}"
@@ -15,9 +15,7 @@ RUN = "/metric/v2.0{WS}/runs/{run}"
 @routes.on("POST", f"{RUN}/batch")
 def append(call: Call) -> Any:
     """Append a batch of values; they can be read when this is answered."""
-    values = call.fields.get("values")
-    if not isinstance(values, list):
-        raise Fault(400, "A batch of metrics needs its values.", "BadArgument")
+    values = call.fields(MetricBatch)["values"]
     call.site.runs.get(call.path["run"])
     call.site.metrics.add_batch(call.path["run"], values)
     return {"errors": []}
@@ -33,5 +31,5 @@ def names(call: Call) -> Any:
 @routes.on("POST", f"{RUN}/full")
 def full(call: Call) -> Any:
     """Show one metric with all its values."""
-    name = str(call.fields.get("metricName"))
+    name = call.fields(MetricName)["metricName"]
     return call.site.metrics.full(call.path["run"], name, container_of(call.path["run"]))

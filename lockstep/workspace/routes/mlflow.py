@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from starlette.responses import Response
 
 from lockstep.workspace.call import Call, Routes
 from lockstep.workspace.fault import Fault
+from lockstep.workspace.mlflow_artifacts import list_artifacts
+from lockstep.workspace.shapes import MlflowBatch, MlflowExperiment, MlflowMetric
 
 if TYPE_CHECKING:
     import httpx
@@ -28,24 +33,32 @@ def mlflow(call: Call) -> Any:
     Metrics are kept here first and brought to MLflow in a moment: a training doesn't wait for MLflow, and works where
     MLflow isn't installed.
     """
-    method = call.path["method"].replace("preview/mlflow/", "mlflow/").removesuffix("-async")
+    method = method_of(call)
     if method in ("mlflow/runs/log-metric", "mlflow/runs/log-batch") and not _keep_metrics(call, method):
         return {}
+    if method == "mlflow/artifacts/list":
+        return list_artifacts(call.site, call.query)
     _ready(call)
     if method == "mlflow/experiments/create":
         return _create_experiment(call)
-    call.site.bridge.bring_all()
+    with _answers():
+        call.site.bridge.bring_all()
     answer = _passed_on(call, method)
-    if answer.status_code >= 400:
-        return Response(answer.content, min(answer.status_code, 499), media_type="application/json")
+    if answer.status_code >= 400 or "json" not in answer.headers.get("content-type", "json"):
+        return _as_it_is(answer)
     said = answer.json() if answer.content else {}
     _kept(call, method, said)
     return _placed(said)
 
 
+def method_of(call: Call) -> str:
+    """Return the method of MLflow's interface that a request calls, as MLflow's server knows it."""
+    return call.path["method"].replace("preview/mlflow/", "mlflow/").removesuffix("-async")
+
+
 def _keep_metrics(call: Call, method: str) -> bool:
     """Keep the metrics of a request; return whether there is more in it, which only MLflow can take."""
-    body = call.fields
+    body = call.fields(MlflowMetric if method.endswith("log-metric") else MlflowBatch)
     run_id = str(body.get("run_id") or body.get("run_uuid") or "")
     if not call.site.runs.exists(run_id):
         return True
@@ -64,7 +77,7 @@ def mlflow_3(call: Call) -> Any:
     """Pass a request of MLflow 3's newer interface on."""
     _ready(call)
     answer = _passed_on(call, call.path["method"], version="3.0")
-    return Response(answer.content, min(answer.status_code, 499), media_type="application/json")
+    return _as_it_is(answer)
 
 
 def _ready(call: Call) -> None:
@@ -80,14 +93,35 @@ def _ready(call: Call) -> None:
 
 def _passed_on(call: Call, method: str, version: str = "2.0") -> httpx.Response:
     query = urlencode(list(call.request.query_params.multi_items()))
-    path = f"/api/{version}/{method}" + (f"?{query}" if query else "")
-    with call.site.mlflow.client() as client:
-        return client.request(call.request.method, path, json=call.body)
+    path = f"/api/{version}/{quote(method)}" + (f"?{query}" if query else "")
+    content = (
+        None if call.body is None else json.dumps(call.body).encode()
+    )  # NaN too, which httpx wouldn't write
+    headers = {"Content-Type": "application/json"} if content else {}
+    with _answers(), call.site.mlflow.client() as client:
+        return client.request(call.request.method, path, content=content, headers=headers)
+
+
+@contextlib.contextmanager
+def _answers() -> Iterator[None]:
+    """Say in words that MLflow doesn't answer."""
+    import httpx  # takes a third of a second: not before the first answer
+
+    try:
+        yield
+    except httpx.HTTPError as error:
+        message = f"MLflow didn't answer ({type(error).__name__}); its log is in the workspace's folder."
+        raise Fault(400, message, "MLflowUnavailable") from error
+
+
+def _as_it_is(answer: httpx.Response) -> Response:
+    """Return MLflow's answer, but never a status that the SDK would ask again for."""
+    return Response(answer.content, min(answer.status_code, 499), media_type="application/json")
 
 
 def _create_experiment(call: Call) -> Any:
     """Make an experiment here: its id is the one that MLflow gets."""
-    row = call.site.experiments.create(str(call.fields.get("name")))
+    row = call.site.experiments.create(call.fields(MlflowExperiment)["name"])
     call.site.bridge.bring_names()
     return {"experiment_id": str(row["id"])}
 
@@ -104,7 +138,8 @@ def _kept(call: Call, method: str, said: dict[str, Any]) -> None:
         fields = {
             "displayName": info.get("run_name"),
             "tags": _own(tags),
-            "parentRunId": parent if parent and site.runs.exists(parent) else None,
+            # what a job makes is its child: its token has no rights on any other run
+            "parentRunId": parent if parent and site.runs.exists(parent) else call.run or None,
         }
         site.runs.create(info["run_id"], int(info["experiment_id"]), fields, status="Running")
         site.bridge.adopt_run(info["run_id"])

@@ -9,6 +9,7 @@ from typing import Any
 
 from lockstep.workspace.call import Call, Routes
 from lockstep.workspace.fault import missing
+from lockstep.workspace.shapes import NewModel
 from lockstep.workspace.state import now, text
 
 routes = Routes()
@@ -18,7 +19,7 @@ V1 = "/modelmanagement/v1.0{WS}"
 @routes.on("POST", f"{V1}/assets")
 def create_asset(call: Call) -> Any:
     """Keep which files make an asset."""
-    asset = {**call.fields, "id": uuid.uuid4().hex, "createdTime": now()}
+    asset = {**call.fields(), "id": uuid.uuid4().hex, "createdTime": now()}
     with call.site.state.change() as change:
         change.execute("INSERT INTO assets VALUES (?, ?)", (asset["id"], text(asset)))
     return asset
@@ -36,8 +37,8 @@ def get_asset(call: Call) -> Any:
 @routes.on("POST", f"{V1}/models")
 def create_model(call: Call) -> Any:
     """Register a model: the next version of its name."""
-    sent = call.fields
-    name = str(sent.get("name"))
+    sent = call.fields(NewModel)
+    name = sent["name"]
     with call.site.state.change() as change:
         last = call.site.state.row("SELECT max(version) AS version FROM models WHERE name = ?", name)
         version = (last["version"] if last and last["version"] else 0) + 1
@@ -62,8 +63,7 @@ def query(call: Call) -> Any:
     ]
     if call.query.get("latest", "").lower() == "true":
         wanted = list({model["name"]: model for model in reversed(wanted)}.values())[::-1]
-    count = call.query.get("count", "")
-    return {"value": wanted[: int(count)] if count.isdigit() else wanted, "nextLink": None}
+    return {"value": wanted[: call.number("count") or None], "nextLink": None}
 
 
 def _newest_first(call: Call) -> list[sqlite3.Row]:

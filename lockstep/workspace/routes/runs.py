@@ -8,13 +8,15 @@ import time
 from typing import Any
 
 from lockstep.workspace.artifacts import RUN_ORIGIN, listed
-from lockstep.workspace.call import Call, Routes
-from lockstep.workspace.fault import Fault
+from lockstep.workspace.call import Call, Routes, whole
+from lockstep.workspace.fault import Fault, error_body
 from lockstep.workspace.identity import ARM_PATH, DAY
+from lockstep.workspace.names import checked
 from lockstep.workspace.query import ordered, parse_filter
 from lockstep.workspace.routes.artifacts import content_url
-from lockstep.workspace.routes.experiments import BY_ID, BY_NAME, experiment_id_of
+from lockstep.workspace.routes.experiments import BY_ID, BY_NAME, experiment_id_of, tag_names
 from lockstep.workspace.runs import container_of, run_document
+from lockstep.workspace.shapes import Event, EventBatch, Query, RunBatch, RunPatch, fitting
 from lockstep.workspace.state import iso
 
 routes = Routes()
@@ -41,10 +43,12 @@ def get(call: Call) -> Any:
 @routes.on("PATCH", *RUN)
 def patch(call: Call) -> Any:
     """Change a run, or create it: that is how interactive and child runs begin."""
-    return _patched(call, call.path["run"], call.fields)
+    return _patched(call, call.path["run"], call.fields())
 
 
 def _patched(call: Call, run_id: str, fields: dict[str, Any]) -> dict[str, Any]:
+    checked("run", run_id)
+    fitting(RunPatch, fields)
     if call.site.runs.exists(run_id):
         return document(call, call.site.runs.modify(run_id, fields))
     row = call.site.runs.create(
@@ -57,7 +61,7 @@ def _patched(call: Call, run_id: str, fields: dict[str, Any]) -> dict[str, Any]:
 def patch_many(call: Call) -> Any:
     """Change or create several runs."""
     done, errors = {}, {}
-    for fields in call.fields.get("runs") or []:
+    for fields in call.fields(RunBatch).get("runs") or []:
         run_id = str(fields.get("runId"))
         try:
             done[run_id] = _patched(call, run_id, fields)
@@ -73,7 +77,7 @@ def details(call: Call) -> Any:
     call.site.runner.seen(row["id"])
     shown = document(call, row)
     container = container_of(row["id"])
-    logs = listed(call.site.folder, RUN_ORIGIN, container, "azureml-logs")
+    logs = listed(call.site.folder.artifacts(RUN_ORIGIN, container), "azureml-logs")
     return {
         **{key: shown[key] for key in ("runId", "status", "target", "startTimeUtc", "endTimeUtc", "error", "warnings",
                                        "properties", "parentRunId", "inputs", "outputs")},
@@ -94,11 +98,12 @@ def children(call: Call) -> Any:
 @routes.on("POST", f"{BY_NAME}/runs:query", f"{BY_ID}/runs:query")
 def query(call: Call) -> Any:
     """List an experiment's runs: those that pass the filter, in the order asked for."""
-    asked = call.body or {}
+    asked = call.fields(Query | None) or {}
     passes = parse_filter(asked.get("filter"))
     rows = call.site.runs.of_experiment(experiment_id_of(call))
     documents = [one for one in (document(call, row) for row in rows) if passes(one)]
-    orders = str(asked.get("orderby") or "").strip("[]'\"")
+    orders = asked.get("orderby") or ""
+    orders = (orders if isinstance(orders, str) else ",".join(orders)).strip("[]'\"")
     if orders and not orders.startswith("StartTimeUtc desc"):  # the newest first is how they come
         documents = ordered(documents, orders)
     return _page(documents, asked.get("top"), asked.get("continuationToken"))
@@ -106,32 +111,34 @@ def query(call: Call) -> Any:
 
 def _page(documents: list[dict[str, Any]], top: Any, token: Any) -> dict[str, Any]:
     """Return one page; the continuation token is where the next begins."""
-    start = int(token) if str(token or "").isdigit() else 0
-    end = start + (int(top) if str(top or "").isdigit() and int(top) > 0 else PAGE)
+    start = whole(token)
+    end = start + (whole(top) or PAGE)
     return {"value": documents[start:end], "continuationToken": str(end) if end < len(documents) else None}
 
 
 @routes.on("POST", *below("events"))
 def event(call: Call) -> Any:
     """Take an event of one run."""
-    _happened(call, call.path["run"], call.fields)
+    _happened(call, call.path["run"], call.fields())
 
 
 @routes.on("POST", f"{BY_NAME}/batch/events", f"{BY_ID}/batch/events")
 def events(call: Call) -> Any:
     """Take events of several runs."""
-    errors = {}
-    for one in call.fields.get("events") or []:
-        run_id = str((one.get("data") or {}).get("RunId"))
+    errors = []
+    for one in call.fields(EventBatch).get("events") or []:
+        data = one.get("data")
+        run_id = str(data.get("RunId") if isinstance(data, dict) else None)
         try:
             _happened(call, run_id, one)
         except Fault as fault:
-            errors[run_id] = {"error": {"code": fault.code, "message": fault.message, "details": []}}
+            errors.append({"key": one, "value": error_body(fault.message, fault.code)})
     return {"errors": errors}
 
 
 def _happened(call: Call, run_id: str, sent: dict[str, Any]) -> None:
     """Move a run as an event says. A submitted run's start and end are the runner's to decide, not its script's."""
+    fitting(Event, sent)
     row = call.site.runs.get(run_id)
     name = str(sent.get("name", "")).rpartition(".")[2]
     data = sent.get("data") or {}
@@ -153,8 +160,7 @@ def _happened(call: Call, run_id: str, sent: dict[str, Any]) -> None:
 @routes.on("DELETE", *below("tags"))
 def untag(call: Call) -> Any:
     """Remove tags."""
-    names = call.body if isinstance(call.body, list) else (call.body or {}).get("values", [])
-    call.site.runs.untag(call.path["run"], [str(name) for name in names])
+    call.site.runs.untag(call.path["run"], tag_names(call))
 
 
 @routes.on("GET", *below("metricsingest/wait"))
@@ -164,6 +170,6 @@ def metrics_are_in(call: Call) -> Any:
 
 @routes.on("GET", *below("token"))
 def token(call: Call) -> Any:
-    """Give a job a fresh token before its own runs out."""
-    expiry = iso(time.time() + DAY)
-    return {"token": call.site.identity.token(DAY), "expiryTimeUtc": expiry}
+    """Give a job a fresh token of its own run before its token runs out."""
+    run = call.run or call.site.runs.get(call.path["run"])["id"]
+    return {"token": call.site.identity.token(DAY, run), "expiryTimeUtc": iso(time.time() + DAY)}

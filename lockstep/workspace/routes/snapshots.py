@@ -7,14 +7,14 @@ import uuid
 from typing import Any
 
 from lockstep.workspace.call import Call, Routes
-from lockstep.workspace.fault import Fault
 from lockstep.workspace.identity import ARM_PATH
 from lockstep.workspace.routes.blobs import blob_id, snapshot_blob_url, zip_url
-from lockstep.workspace.snapshots import NONE
+from lockstep.workspace.shapes import FileNames, NewSnapshot
+from lockstep.workspace.snapshots import EPOCH, NONE
 
 routes = Routes()
 V1, V2 = "/content/v1.0{WS}/snapshots", "/content/v2.0{WS}/snapshots"
-EMPTY_TREE = {"name": "", "type": "Directory", "hash": "", "timestamp": "2020-01-01T00:00:00", "children": {}}
+EMPTY_TREE = {"name": "", "type": "Directory", "hash": "", "timestamp": EPOCH, "children": {}}
 
 
 @routes.on("GET", f"{V1}/latest/metadata", f"{V2}/latest/metadata")
@@ -34,7 +34,8 @@ def metadata(call: Call) -> Any:
 @routes.on("POST", f"{V2}/getblob")
 def addresses_to_upload(call: Call) -> Any:
     """Give each file name an address to upload to."""
-    names = call.fields.get("FileNames") or call.fields.get("fileNames") or []
+    sent = call.fields(FileNames)
+    names = sent.get("FileNames") or sent.get("fileNames") or []
     nodes = [{"fullName": name, "blobUri": snapshot_blob_url(call, uuid.uuid4().hex)} for name in names]
     return {"fileNodes": nodes}
 
@@ -48,11 +49,10 @@ def restore(call: Call) -> Any:
 @routes.on("POST", f"{V2}/{{snapshot}}")
 def create(call: Call) -> Any:
     """Keep a snapshot whose changed files were uploaded."""
-    sent = call.fields
-    tree = sent.get("DirTreeNode")
-    if not isinstance(tree, dict):
-        raise Fault(400, "A snapshot needs its DirTreeNode.", "BadArgument")
+    sent = call.fields(NewSnapshot)
     nodes = (sent.get("FileRevisionList") or {}).get("FileNodes") or []
     uploaded = {node["FullName"]: blob_id(node["BlobUri"]) for node in nodes}
-    call.site.snapshots.create(call.path["snapshot"], sent.get("ParentSnapshotId"), tree, uploaded)
+    call.site.snapshots.create(
+        call.path["snapshot"], sent.get("ParentSnapshotId"), sent["DirTreeNode"], uploaded
+    )
     return {"id": call.path["snapshot"], "workspace": ARM_PATH}

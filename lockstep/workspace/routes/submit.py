@@ -10,8 +10,10 @@ from lockstep.workspace.call import Call, Routes
 from lockstep.workspace.fault import Fault
 from lockstep.workspace.inputs import check_references
 from lockstep.workspace.launch import check_definition, nodes_of
+from lockstep.workspace.nodes import check_nodes
 from lockstep.workspace.routes.blobs import DATASTORE
 from lockstep.workspace.routes.experiments import BY_ID, BY_NAME, experiment_id_of
+from lockstep.workspace.run_shapes import Submission
 
 routes = Routes()
 EXECUTION = tuple(path.replace("/history/", "/execution/") for path in (BY_NAME, BY_ID))
@@ -20,21 +22,19 @@ EXECUTION = tuple(path.replace("/history/", "/execution/") for path in (BY_NAME,
 @routes.on("POST", *(f"{path}/snapshotrun" for path in EXECUTION))
 def submit(call: Call) -> Any:
     """Take a run: its snapshot, its definition, its environment (registered, if it isn't). It waits in its queue."""
-    sent = call.fields
+    sent = call.fields(Submission)
     definition = sent.get("Configuration") or sent.get("configuration")
-    if not isinstance(definition, dict):
+    if definition is None:
         raise Fault(400, "A run needs its Configuration.", "BadArgument")
     snapshot = str(sent.get("SnapshotId") or sent.get("snapshotId") or "")
     call.site.snapshots.get(snapshot)
     check_definition(definition)
     check_references(definition, DATASTORE)
     target = str(definition.get("target") or "")
-    have, wanted = call.site.computes.nodes(target), nodes_of(definition)
-    if wanted > have:
-        raise Fault(400, f"The run asks for {wanted} nodes; the compute target {target!r} has {have}.")
+    check_nodes(target, nodes_of(definition), call.site.computes.nodes(target))
     definition["environment"] = _registered(call, definition.get("environment") or {})
     experiment = experiment_id_of(call)
-    run_id = call.query.get("runId") or f"run_{uuid.uuid4().hex[:12]}"
+    run_id = call.named("run", "runId") or f"run_{uuid.uuid4().hex[:12]}"
     properties = {
         "ContentSnapshotId": snapshot,
         "azureml.runsource": "experiment",

@@ -1,10 +1,11 @@
-"""Run logs: a script's output, live, in the files that the SDK follows; a gigabyte of it is cut in the middle."""
+"""Run logs: a script's output, live, in files that others follow; a gigabyte of it is cut in the middle."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from pathlib import Path
+
+from lockstep.root import Root
 
 LIMIT = 64 * 1024**2
 TAIL_LINES = 1000
@@ -12,18 +13,15 @@ TAIL_BYTES = 1024**2
 
 
 class RunLog:
-    """One log under one or two names. Beyond `LIMIT` bytes, only the last lines are kept and written at the end.
+    """One log under one or two names in `root`. Beyond `LIMIT` bytes, only the last lines are kept, for the end.
 
     A disk that is full doesn't stop the run: `broken` holds the error, and what came after it is lost.
     """
 
-    def __init__(self, path: Path, *other_names: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab", buffering=0)
-        for name in other_names:
-            name.parent.mkdir(parents=True, exist_ok=True)
-            name.unlink(missing_ok=True)
-            os.link(path, name)  # one file, two names: both are live
+    def __init__(self, root: Root, name: str, *other_names: str) -> None:
+        self._file = os.fdopen(root.create(name), "ab", buffering=0)
+        for other in other_names:
+            root.link(name, other)  # one file, two names: both are live
         self._written = 0
         self._tail: deque[bytes] = deque()
         self._held = 0
@@ -47,8 +45,8 @@ class RunLog:
             self._left_out += len(gone)
 
     def say(self, text: str) -> None:
-        """Append a sentence of the workspace's own."""
-        self.line(text.encode())
+        """Append a line of text."""
+        self.line(text.encode(errors="replace"))
 
     def close(self) -> None:
         """Write the kept end, with a line that says how much is missing before it."""
