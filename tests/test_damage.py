@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +16,10 @@ from lockstep.datasets.fingerprint import fingerprint
 from lockstep.errors import DamagedError
 from lockstep.home import Home
 from lockstep.image import Image, compose
+from lockstep.image.layer import LARGE
 from lockstep.image.store import Store
 from lockstep.inspection import inspect
-from lockstep.layers.assemble import assemble, assembled
+from lockstep.layers.assemble import assemble, assembled, checked
 from lockstep.progress import Progress
 from tests.packages import base_image, conda, lock_of, put, python_package, wheel
 
@@ -274,3 +276,18 @@ def test_a_broken_build_record_of_a_checkout_is_forgotten(tmp_path: Path, text: 
     build = Build("sha256:1", "name", "2")
     remember(tmp_path, build)
     assert builds(tmp_path) == (build,)
+
+
+def test_a_damaged_layer_isnt_the_packages_fault(tmp_path: Path) -> None:
+    """A bit in a large file, before it is compared with what its package states: the layer is made again."""
+    home, big = Home(tmp_path), wheel("big", files={"big.bin": random.Random(1).randbytes(LARGE + 1000)})
+    lock = lock_of(PYTHON, big)
+    layers = assemble(lock, put(home, PYTHON, big), home)
+    for layer in layers:
+        if layer.size > LARGE:
+            flip(Store(home).blob(layer.diff_id))
+    with pytest.raises(DamagedError), checked(lock, home):
+        pass
+    assert assemble(lock, put(home, PYTHON, big), home) == layers
+    with checked(lock, home):
+        pass
