@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import random
@@ -12,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,6 +51,13 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Home:
 def made(home: Home, *packages: Made) -> tuple[Layer, ...]:
     """Assemble packages into layers."""
     return assemble(lock_of(*packages), put(home, *packages), home)
+
+
+def contents(home: Home, layer: Layer) -> dict[str, bytes]:
+    """Return the files of a layer, by path."""
+    with tarfile.open(Store(home).blob(layer.diff_id)) as archive:
+        found = {each.name: archive.extractfile(each) for each in archive if each.isfile()}
+        return {name: file.read() for name, file in found.items() if file is not None}
 
 
 def environment() -> list[Made]:
@@ -267,6 +276,54 @@ def test_collisions_are_decided_by_bytes(one: Made, two: Made, words: str, home:
     """What a package states of itself, or how it names a link's target, lets it write over nobody's file."""
     with pytest.raises(PackageError, match=words):
         made(home, one, two)
+
+
+PKGUTIL = b"__path__ = __import__('pkgutil').extend_path(__path__, __name__)\n"
+
+
+@pytest.mark.parametrize("size", [0, 6_000_000], ids=["in one layer", "in two"])
+def test_one_namespace_may_be_spelled_differently(size: int, home: Home) -> None:
+    """As azure's and google's packages do: module and bytecode are one package's, and both packages are there."""
+    spelled = {"one": PKGUTIL, "two": b"# (c)\n\n" + PKGUTIL}
+    packages = [
+        wheel(
+            name,
+            files={
+                "ns/__init__.py": text,
+                f"ns/{name}.py": b"",
+                f"{name}.bin": random.Random(name).randbytes(size),
+            },
+        )
+        for name, text in spelled.items()
+    ]
+    layers = made(home, python_package(), *packages)
+    held = {path: what for layer in layers for path, what in contents(home, layer).items()}
+    site = f"opt/env/{SITE}/ns"
+    assert {f"{site}/one.py", f"{site}/two.py"} <= held.keys()
+    source = held[f"{site}/__init__.py"]
+    assert source in spelled.values()
+    compiled = held[f"{site}/__pycache__/__init__.{sys.implementation.cache_tag}.pyc"]
+    assert compiled[8:16] == importlib.util.source_hash(source)
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (PKGUTIL, PKGUTIL + b"import os\n"),
+        (File(link="a.py"), File(link="b.py")),
+        (b"", File(link="b.py")),
+        (PKGUTIL, b" " * 5000 + b"\n" + PKGUTIL),
+    ],
+    ids=["code", "links", "file and link", "too long"],
+)
+def test_modules_that_differ_are_a_collision(one: bytes | File, two: bytes | File, home: Home) -> None:
+    """More than a declaration, what is no file, and what is too long to be looked at."""
+    packages = [
+        conda(name, files={f"{SITE}/ns/__init__.py": text, f"{SITE}/ns/{name}.py": b""})
+        for name, text in (("one", one), ("two", two))
+    ]
+    with pytest.raises(PackageError, match=r"both write .*/ns/__init__\.py"):
+        made(home, python_package(), *packages)
 
 
 @pytest.mark.parametrize("make", [wheel, conda])

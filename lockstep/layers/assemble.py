@@ -18,9 +18,10 @@ from lockstep.home import Home
 from lockstep.image.layer import FORMAT, LARGE, Layer
 from lockstep.image.store import Store
 from lockstep.layers.blob import content_of
-from lockstep.layers.collision import FOLDER, check_collisions, link_to
+from lockstep.layers.collision import FOLDER, Written, check_collisions, link_to
 from lockstep.layers.grouping import group, merge
 from lockstep.layers.large import checked_meanwhile
+from lockstep.layers.namespace import LONGEST
 from lockstep.layers.package import Python, hash_of
 from lockstep.layers.prefix import python_of
 from lockstep.layers.workshop import BUFFER, Workshop
@@ -93,19 +94,27 @@ def _check_collisions(store: Store, keys: Mapping[LockedPackage, str]) -> None:
     files = {_named(x): store.files(key) for x, key in keys.items()}
     layers = {_named(x): store.layer(key) for x, key in keys.items()}
 
-    read: list[str] = []
+    read: set[str] = set()
 
-    def content(package: str, path: str) -> str:
-        what, start, end = files[package][path]
+    def hashed(package: str, path: str) -> str:
+        what, begin, end = files[package][path]
         layer = layers[package]
-        if end - start <= LARGE or layer is None or what == FOLDER or what.startswith(link_to("")):
+        if end - begin <= LARGE or layer is None or what == FOLDER or what.startswith(link_to("")):
             return what  # hashed while it was written
-        read.append(layer.diff_id)
-        return hash_of(content_of(store.blob(layer.diff_id), start, end))
+        read.add(layer.diff_id)
+        return hash_of(content_of(store.blob(layer.diff_id), begin, end))
+
+    def start(package: str, path: str) -> bytes | None:
+        what, begin, end = files[package].get(path, (FOLDER, 0, 0))
+        layer = layers[package]
+        if layer is None or what == FOLDER or what.startswith(link_to("")):
+            return None
+        read.add(layer.diff_id)
+        return next(content_of(store.blob(layer.diff_id), begin, end), b"")[: LONGEST + 1]
 
     contents = {package: {p: what for p, (what, _, _) in x.items()} for package, x in files.items()}
     with store.suspected(read):
-        check_collisions(contents, content)
+        check_collisions(contents, Written(hashed, start))
 
 
 def _layer_of(store: Store, keys: Sequence[str], folder: Path, made_now: Set[str]) -> Layer:
@@ -127,7 +136,9 @@ def _layer_of(store: Store, keys: Sequence[str], folder: Path, made_now: Set[str
         blobs = [store.blob(x.diff_id) for x in parts]
         diff_id, size, made = merge(list(zip(blobs, places, strict=True)), file)
     layer = Layer(diff_id, size, tuple(name for x in parts for name in x.packages))
-    held = {name: what for x in files for name, (what, _, _) in x.items()}
+    held = {
+        name: what for x in reversed(files) for name, (what, _, _) in x.items()
+    }  # `merge` takes the first
     store.save_layer(key, layer, path, {name: (held[name], *place) for name, place in made.items()}, keys)
     return layer
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from lockstep.errors import PackageError
 from lockstep.image.layer import PREFIX
 from lockstep.layers.bytecode import source_of
+from lockstep.layers.namespace import is_one_module
 from lockstep.layers.package import metadata_of
 
 FOLDER = "folder"
@@ -32,22 +34,44 @@ def doubled(contents: Contents) -> dict[str, list[str]]:
     return found
 
 
-def check_collisions(contents: Contents, content: Callable[[str, str], str]) -> None:
+@dataclass(frozen=True)
+class Written:
+    """How to find out what a package wrote to a path.
+
+    `hash` is that of its bytes; `start` its first bytes, `LONGEST` and one more, or None for what is no file.
+    """
+
+    hash: Callable[[str, str], str]
+    start: Callable[[str, str], bytes | None]
+
+
+def check_collisions(contents: Contents, written: Written) -> None:
     """Raise PackageError, naming both packages and the path, for the first that two packages differ in.
 
     `contents` is, for each package by what a person calls it, what each path holds: FOLDER, `link_to` a
-    target, or a content's hash; `content(package, path)` gives that of the bytes themselves. The same bytes
-    twice are fine. One package's metadata and bytecode are its own, whether or not it writes the same path.
+    target, or a content's hash. The same bytes twice are fine, and so is one `__init__.py` spelled twice
+    (namespace.py), with its bytecode. One package's metadata and bytecode are its own, whether or not it
+    writes the same path.
     """
-    for path, packages in doubled(contents).items():
-        first, *others = packages
-        found = content(first, path)
+    found = doubled(contents)
+    for path, (first, *others) in found.items():
         for other in others:
-            if (what := content(other, path)) != found:
-                kinds = " (a folder for one, not for the other)" if FOLDER in (found, what) else ""
-                raise _collision(first, other, path, f"both write {{}}, with different content{kinds}")
+            what, theirs = written.hash(first, path), written.hash(other, path)
+            source = source_of(path)
+            if what == theirs or _is_one_module(first, other, source if source in found else path, written):
+                continue
+            kinds = " (a folder for one, not for the other)" if FOLDER in (what, theirs) else ""
+            raise _collision(first, other, path, f"both write {{}}, with different content{kinds}")
     _check_metadata(contents)
     _check_bytecode(contents)
+
+
+def _is_one_module(first: str, other: str, path: str, written: Written) -> bool:
+    """Tell whether two packages write one module to an `__init__.py`, however they spell it."""
+    if posixpath.basename(path) != "__init__.py":
+        return False
+    one, two = (written.start(package, path) for package in (first, other))
+    return one is not None and two is not None and is_one_module(one, two)
 
 
 def _check_metadata(contents: Contents) -> None:

@@ -101,8 +101,8 @@ def _forced(name: str, chosen: Release, newest: Release, reason: str) -> str:
     missing = _missing_wheels(reason)
     if missing:
         raise SolveError(
-            f"{name} would be {chosen}, though {newest} is out: that one needs {', '.join(missing)}, which "
-            "has no wheel for the image. pip would build it from source; only wheels can be locked.",
+            f"{name} would be {chosen}, though {newest} is out: with that one goes {', '.join(missing)}, "
+            "which has no wheel for the image. pip would build it from source; only wheels can be locked.",
             f"Publish a wheel of {missing[0]} to an index of yours, replace {name} by the parts of it that "
             f"you need, or, if the old one is meant, write `{name}=={chosen.version}`.",
         )

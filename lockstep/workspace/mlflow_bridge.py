@@ -120,7 +120,7 @@ class Bridge:
             self._closed.wait(0.2)  # so that many small news travel together
 
     def _forget_folders(self) -> None:
-        """Take from MLflow, once, the folders that it was given before 0.2: it would follow links in them."""
+        """Take from MLflow, once, the folders that earlier versions gave it: it would follow links in them."""
         if self._state.note("artifacts have addresses", ""):
             return
         with contextlib.closing(sqlite3.connect(self._server.database, timeout=30)) as database, database:
