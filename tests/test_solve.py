@@ -284,7 +284,9 @@ def test_a_release_of_years_ago_for_want_of_a_wheel_is_refused(
     with_wheel = server.files[page]
     server.files[page] = with_wheel.replace(b"onlysource-3.0-py3-none-any.whl", b"onlysource-3.0.tar.gz")
     spec = read("python=3.11", pip=("other", "sdk", f"-i {index}"), channels=(channel,))
-    with pytest.raises(SolveError, match=r"9\.0 of 2026-01-09 is out: with that one goes onlysource") as refused:
+    with pytest.raises(
+        SolveError, match=r"9\.0 of 2026-01-09 is out: with that one goes onlysource"
+    ) as refused:
         solve(spec, home=home, base=BASE)
     assert "`sdk==1.0`" in refused.value.remedy
     meant = read("python=3.11", pip=("other", "sdk==1.0", f"-i {index}"), channels=(channel,))
