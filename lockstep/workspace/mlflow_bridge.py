@@ -26,6 +26,7 @@ log = logging.getLogger("lockstep.workspace")
 BATCH = 1000
 BROUGHT, LEFT = "mirrored row", "metrics left"
 """What the state notes: up to which row of metrics MLflow was sent them, and since which row it lacks a run's."""
+FOLDERS = "taking the folders from MLflow"
 
 
 class Bridge:
@@ -61,7 +62,9 @@ class Bridge:
         Raises httpx.ConnectError when MLflow is gone.
         """
         with self._lock, self._server.client() as client:
-            self._forget_folders()
+            if not self._aside.waits(FOLDERS):
+                with self._aside.trying(FOLDERS):
+                    self._forget_folders()
             self._bring_names()
             self._bring_states(client)
             self._bring_left(client)
