@@ -138,7 +138,8 @@ class Servers:
     def ssl_context(self) -> ssl.SSLContext:
         """Return a context that trusts the system's authorities and every bundle that a setting names."""
         context = ssl.create_default_context()
-        for bundle in self.ca_bundles():
+        named = self.ca_bundles()  # one of them, SSL_CERT_FILE, has taken the place of the system's by now
+        for bundle in (*named, certificates.of_this_system()) if named else ():
             try:
                 context.load_verify_locations(bundle)
             except OSError as error:  # ssl.SSLError among them
