@@ -189,6 +189,28 @@ def test_this_machine_is_asked_without_it(
 
 
 @pytest.mark.parametrize(
+    ("said", "entries"),
+    [
+        ({}, "127.0.0.1,localhost,::1"),
+        ({"NO_PROXY": "A.example", "no_proxy": "b.example"}, "a.example,b.example,127.0.0.1,localhost,::1"),
+        ({"NO_PROXY": "a.example,*"}, "*"),
+    ],
+)
+def test_a_child_process_gets_what_both_spellings_say(
+    said: dict[str, str], entries: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And `*` stays alone, as most programs know it only so."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    found = read_proxies().environment()
+    assert (set(found["no_proxy"].split(",")), found["NO_PROXY"]) == (
+        set(entries.split(",")),
+        found["no_proxy"],
+    )
+
+
+@pytest.mark.parametrize(
     ("no_proxy", "url", "direct"),
     [
         ("", "https://a.example/x", False),
