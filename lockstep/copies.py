@@ -65,6 +65,11 @@ class Allowance:
         usage = shutil.disk_usage(disk)
         return cls(disk=max(usage.free - min(RESERVE, usage.total // 20), 0))
 
+    @property
+    def most(self) -> int:
+        """How many bytes the next file may have."""
+        return self.size if self.disk is None else min(self.size, self.disk)
+
     def refusal(self, size: int) -> str:
         """Take a file of `size` bytes off; or return why it is too much, and take nothing."""
         if self.files < 1:

@@ -7,6 +7,7 @@ DamagedError, and by then the thing is gone from the store; the stories that a p
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -17,6 +18,9 @@ from typing import TypeVar
 
 from lockstep.errors import DamagedError, LockstepError
 from lockstep.progress import Progress
+
+SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors of a machine that is short of something now: they say nothing of the file, which must stay."""
 
 _CHUNK = 1 << 20
 _Result = TypeVar("_Result")
@@ -77,6 +81,8 @@ def hash_of(path: Path) -> str:
     except FileNotFoundError:
         raise
     except OSError as error:
+        if error.errno in SHORT:
+            raise
         raise damaged(path, f"it can't be read ({error.strerror})") from error
     return found.hexdigest()
 

@@ -27,7 +27,7 @@ from lockstep.redaction import redact
 class LockstepError(Exception):
     """An expected failure: what was expected, what was found, and the remedy.
 
-    `remedy` is the command or the change that mends it; `str()` ends with it. Neither shows a credential.
+    `remedy` is the command or the change that fixes it; `str()` ends with it. Neither shows a credential.
     """
 
     exit_code = 2

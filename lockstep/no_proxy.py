@@ -17,6 +17,11 @@ def no_proxy(environment: Mapping[str, str], *hosts: str) -> dict[str, str]:
     >>> no_proxy({"no_proxy": ".corp.example"}, "172.17.0.1")["NO_PROXY"]
     '.corp.example,127.0.0.1,localhost,::1,172.17.0.1'
     """
-    said = ",".join(environment.get(name, "") for name in VARIABLES).replace(" ", ",").split(",")
-    entries = list(dict.fromkeys(filter(None, (*said, *THIS_MACHINE, *hosts))))
+    entries = list(dict.fromkeys((*exceptions(environment), *THIS_MACHINE, *hosts)))
     return dict.fromkeys(VARIABLES, "*" if "*" in entries else ",".join(entries))
+
+
+def exceptions(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the entries that either variable has."""
+    said = ",".join(environment.get(name, "") for name in VARIABLES).replace(" ", ",").split(",")
+    return tuple(dict.fromkeys(filter(None, said)))

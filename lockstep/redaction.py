@@ -22,7 +22,7 @@ HIDDEN = "****"
 SHORTEST = 5
 """A shorter secret isn't looked for by itself, as it would be found in ordinary words; in a URL it is hidden."""
 
-_USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
+USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 _BROKEN_USERINFO = re.compile(r"(?<=://)[^\s/@:]+:(?!\d+[/\s])[^\s@]*@")  # a password with a bare / or #
 _NO_SCHEME = re.compile(r"(?<![\w/:@.%-])[\w.%+-]+:[^\s/@:]+@(?=[\w-]+\.|localhost|\[)")
 _CONDA_TOKEN = re.compile(r"(https?://[^\s/]+(?:/[^\s/]+)*?/t/)[^/\s]+(?=/)")
@@ -64,7 +64,7 @@ def redact(text: str) -> str:
     """Return a text without secrets: those that are known, and whatever a URL holds before its host."""
     if _pattern is not None:
         text = _pattern.sub(HIDDEN, text)
-    text = _BROKEN_USERINFO.sub("", _USERINFO.sub("", text))
+    text = _BROKEN_USERINFO.sub("", USERINFO.sub("", text))
     return _NO_SCHEME.sub("", _CONDA_TOKEN.sub(rf"\1{HIDDEN}", text))
 
 

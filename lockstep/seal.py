@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lockstep.damage import damaged, hash_of, is_there
+from lockstep.damage import SHORT, damaged, hash_of, is_there
 
 _SUMS = "SHA256SUMS"
 
@@ -36,6 +36,8 @@ def read_record(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:  # another process put it aside
         return None
     except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, OSError) and error.errno in SHORT:
+            raise
         raise damaged(path, "expected a sealed record, found something else") from error
     if seal is None:  # of a version that didn't seal
         return None
@@ -71,6 +73,8 @@ def check_folder(folder: Path) -> None:
     try:
         lines = (folder / _SUMS).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError as error:
+        if error.errno in SHORT:
+            raise
         raise damaged(folder, "it isn't sealed") from error
     stated = {path: found for found, _, path in (line.partition("  ") for line in lines)}
     found = dict(_hashes(folder))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from lockstep.image.store import Store
 from lockstep.inspection import inspect
 from lockstep.layers.assemble import assemble, assembled, checked
 from lockstep.progress import Progress
+from lockstep.seal import read_record
 from tests.packages import base_image, conda, lock_of, put, python_package, wheel
 
 PYTHON = conda("python", "3.11.0", {"share/python": "not run"})
@@ -291,3 +293,19 @@ def test_a_damaged_layer_isnt_the_packages_fault(tmp_path: Path) -> None:
     assert assemble(lock, put(home, PYTHON, big), home) == layers
     with checked(lock, home):
         pass
+
+
+def test_want_of_descriptors_is_no_damage(home: Home) -> None:
+    """A process with too many open files can't open what is whole: that stays where it is."""
+    blob = next(home.layers.glob("sha256/*"))
+    record = next(home.layers.glob("made/*.json"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for read in (lambda: hash_of(blob), lambda: read_record(record)):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                read()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert blob.exists()
+    assert record.exists()

@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 
 from lockstep.bootstrap.archive import open_archive
 from lockstep.bootstrap.debs import fetch_debs
@@ -22,7 +24,7 @@ from lockstep.fetch import fetch
 from lockstep.home import Home
 from lockstep.lock.locked import LockedPackage
 from lockstep.progress import SILENT
-from lockstep.servers import is_loopback, read_servers
+from lockstep.servers import Servers, certificates, is_loopback, read_servers
 from lockstep.servers.proxies import Proxies, read_proxies
 from tests.debian import Made, archive
 from tests.loopback import Loopback
@@ -187,6 +189,28 @@ def test_this_machine_is_asked_without_it(
 
 
 @pytest.mark.parametrize(
+    ("said", "entries"),
+    [
+        ({}, "127.0.0.1,localhost,::1"),
+        ({"NO_PROXY": "A.example", "no_proxy": "b.example"}, "a.example,b.example,127.0.0.1,localhost,::1"),
+        ({"NO_PROXY": "a.example,*"}, "*"),
+    ],
+)
+def test_a_child_process_gets_what_both_spellings_say(
+    said: dict[str, str], entries: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And `*` stays alone, as most programs know it only so."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    found = read_proxies().environment()
+    assert (set(found["no_proxy"].split(",")), found["NO_PROXY"]) == (
+        set(entries.split(",")),
+        found["no_proxy"],
+    )
+
+
+@pytest.mark.parametrize(
     ("no_proxy", "url", "direct"),
     [
         ("", "https://a.example/x", False),
@@ -286,3 +310,14 @@ def test_a_virtual_environment(
     assert subprocess.run([python, "-c", "import six"], check=True).returncode == 0
     assert only_way_out.requests
     assert sys.prefix not in str(python)
+
+
+def test_an_own_authority_counts_beside_the_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SSL_CERT_FILE takes the system's file away from Python; ours is read beside it, wherever that is."""
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "company.pem"))
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "system.pem"))
+    monkeypatch.setattr(certificates, "_OF_SYSTEMS", (str(tmp_path / "system.pem"),))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "company.pem"))
+    context = Servers().ssl_context()
+    found = {ssl.DER_cert_to_PEM_cert(each) for each in context.get_ca_certs(binary_form=True)}
+    assert {(tmp_path / name).read_text() for name in ("company.pem", "system.pem")} <= found

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import socket
 import stat
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +12,8 @@ import pytest
 
 from lockstep.removal import remove_tree
 from lockstep.root import LONGEST, Root, UnsafeNameError
+from tests.swapping import swapping
 
-AT_FDCWD, RENAME_EXCHANGE = -100, 2  # fcntl.h, linux/fs.h
 SECRET = "host's secret"
 
 
@@ -141,21 +139,8 @@ def test_a_folder_that_is_swapped_for_a_link_never_leads_out(root: Root, host: P
     outputs = root.path / "outputs"
     (outputs / "d").mkdir()
     (outputs / "link").symlink_to(host)
-    end = threading.Event()
-    exchange = getattr(ctypes.CDLL(None), "renameat2", None)
-    if exchange is None:
-        pytest.skip("this system can't exchange two names at once")
-
-    def swap() -> None:
-        while not end.is_set():
-            exchange(
-                AT_FDCWD, os.fsencode(outputs / "d"), AT_FDCWD, os.fsencode(outputs / "link"), RENAME_EXCHANGE
-            )
-
-    swapping = threading.Thread(target=swap)
-    swapping.start()
     refused = 0
-    try:
+    with swapping(outputs / "d", outputs / "link"):
         for number in range(1500):
             partial = tmp_path / f"partial{number}"
             partial.write_text("sent")
@@ -169,9 +154,6 @@ def test_a_folder_that_is_swapped_for_a_link_never_leads_out(root: Root, host: P
                 except (NotADirectoryError, FileNotFoundError):
                     continue
                 raise AssertionError("the host's file was reached")
-    finally:
-        end.set()
-        swapping.join()
     assert [path.name for path in host.iterdir()] == ["secret"]
     assert 0 < refused < 1500
 

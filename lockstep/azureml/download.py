@@ -53,21 +53,24 @@ def _fetch(session: Any, run: Any, name: str, partial: Path, allowance: Allowanc
         headers = {"Accept-Encoding": "identity"}  # so that the length is the file's
         with session.get(address, headers=headers, stream=True, timeout=60) as answer:
             answer.raise_for_status()
-            size = int(answer.headers.get("Content-Length") or 0)
-            if reason := allowance.refusal(size):
+            stated = answer.headers.get("Content-Length", "")
+            size = int(stated) if stated.isdigit() else allowance.most + 1  # a proxy may send it in chunks
+            if stated and (reason := allowance.refusal(size)):
                 return reason
             try:
                 with partial.open("wb") as file:
-                    if copy_bytes(answer.raw, file, size) < size:
-                        raise requests.ConnectionError(f"{name} ended too early")
+                    found = copy_bytes(answer.raw, file, size)
+                if stated and found < size:
+                    raise requests.ConnectionError(f"{name} ended too early")
             except BaseException as error:
-                allowance.refund(size)
+                if stated:
+                    allowance.refund(size)
                 if isinstance(
                     error, urllib3.exceptions.HTTPError
                 ):  # requests wraps them only where it decodes
                     raise requests.ConnectionError(str(error)) from error
                 raise
-    return ""
+    return "" if stated else allowance.refusal(found)
 
 
 def _placed(root: Root, partial: Path, name: str) -> str:

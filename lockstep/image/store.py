@@ -111,21 +111,21 @@ class Store:
 
     def image(self, image_id: str) -> Image | None:
         """Return the image of an ID ("sha256:<hex>"), or None if it was never saved or is gone."""
-        told = self.read_json("images", image_id)
-        if told is None or not self.has(image_id):
+        record = self.read_json("images", image_id)
+        if record is None or not self.has(image_id):
             return None
         self.check(image_id)
-        layers = tuple(ImageLayer(**{**x, "packages": tuple(x["packages"])}) for x in told["layers"])
+        layers = tuple(ImageLayer(**{**x, "packages": tuple(x["packages"])}) for x in record["layers"])
         return Image(self.blob(image_id).read_bytes(), layers)
 
     def layer(self, key: str) -> Layer | None:
         """Return the layer that was made for a key, if it, its blob and the record of its files are there."""
-        told = self.read_json("made", key)
-        if told is None or not self.has(told["diff_id"], told["size"]):
+        record = self.read_json("made", key)
+        if record is None or not self.has(record["diff_id"], record["size"]):
             return None
         if not is_there(self._json_path("files", key)):
             return None
-        return Layer(told["diff_id"], told["size"], tuple(told["packages"]))
+        return Layer(record["diff_id"], record["size"], tuple(record["packages"]))
 
     def save_layer(
         self, key: str, layer: Layer, file: Path, files: Mapping[str, File], members: Sequence[str] = ()
@@ -136,14 +136,14 @@ class Store:
         """
         self.write_json("files", key, {"paths": files})
         self.adopt(file, layer.diff_id)
-        told = {**asdict(layer), "members": members}
-        self.write_json("made", key, told)  # last: it promises the other two
+        record = {**asdict(layer), "members": members}
+        self.write_json("made", key, record)  # last: it promises the other two
 
     def files(self, key: str) -> dict[str, File]:
         """Return what a layer that is there holds, by path relative to the image's root, sorted."""
-        if (told := self.read_json("files", key)) is None:
+        if (record := self.read_json("files", key)) is None:
             raise damaged(self._json_path("files", key), "expected the paths in a layer, found nothing")
-        return {path: (what, start, end) for path, (what, start, end) in told["paths"].items()}
+        return {path: (what, start, end) for path, (what, start, end) in record["paths"].items()}
 
     def save_layers(self, key: str, layers: Sequence[Layer]) -> None:
         """Remember all layers of a lock."""
@@ -151,10 +151,10 @@ class Store:
 
     def layers(self, key: str) -> tuple[Layer, ...] | None:
         """Return all layers of a lock, if they are known and every blob is there."""
-        told = self.read_json("locks", key)
-        if told is None or not all(self.has(x["diff_id"], x["size"]) for x in told["layers"]):
+        record = self.read_json("locks", key)
+        if record is None or not all(self.has(x["diff_id"], x["size"]) for x in record["layers"]):
             return None
-        return tuple(Layer(x["diff_id"], x["size"], tuple(x["packages"])) for x in told["layers"])
+        return tuple(Layer(x["diff_id"], x["size"], tuple(x["packages"])) for x in record["layers"])
 
     def read_json(self, kind: str, key: str) -> dict[str, Any] | None:
         """Return what was kept of a kind ("made", "files", "locks", "images") under a key, or None.
@@ -199,7 +199,7 @@ class Store:
         blobs = {x.digest for image in kept for x in image.layers} | images
         blobs |= {x.labels.get(BASE_DIGEST, "") for x in kept}
         made = {x.stem: self.read_json("made", x.stem) or {} for x in self.home.layers.glob("made/*.json")}
-        shared = [x for told in made.values() if told.get("diff_id") in blobs for x in told["members"]]
+        shared = [x for record in made.values() if record.get("diff_id") in blobs for x in record["members"]]
         blobs |= {made[x]["diff_id"] for x in shared if made.get(x)}
         unused = [x for x in sorted(self.home.layers.glob("sha256/*")) if f"sha256:{x.name}" not in blobs]
         unpacked = sum(x.lstat().st_size for x in self.home.interpreters.rglob("*"))

@@ -75,7 +75,7 @@ def has_room(size: int) -> bool:
 
 
 def answer(path: str, source: bytes) -> bytes:
-    """Return what is told of a file."""
+    """Return the answer for a file."""
     try:
         data = compiled(path, source)
     except BaseException as error:  # the build ends with it: another machine would have the .pyc

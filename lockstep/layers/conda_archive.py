@@ -124,12 +124,12 @@ async def read_archive(label: str, stem: str, path: Path) -> Archive:
     with in_words(label, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         _check_index(label, stem, json.loads(info["info/index.json"]))
         paths = {}
-        for told in _told_paths(info):
-            where = told["_path"]
+        for listed in _stated_paths(info):
+            where = listed["_path"]
             if where in paths:
                 raise PackageError(f"{label} lists {where!r} twice in info/paths.json.", REMEDY)
-            paths[where] = told
-            _check_listed(label, where, told, is_link)
+            paths[where] = listed
+            _check_listed(label, where, listed, is_link)
     return Archive(info["info/index.json"], paths if "info/paths.json" in info else {}, is_link)
 
 
@@ -151,7 +151,7 @@ def check_extracted(label: str, archive: Archive, folder: Path) -> None:
                 )
 
 
-def _told_paths(info: Mapping[str, bytes]) -> Iterator[dict[str, Any]]:
+def _stated_paths(info: Mapping[str, bytes]) -> Iterator[dict[str, Any]]:
     if "info/paths.json" in info:
         yield from json.loads(info["info/paths.json"])["paths"]
     else:
@@ -177,8 +177,8 @@ def _check_index(label: str, stem: str, index: Mapping[str, Any]) -> None:
         raise PackageError(f"{label} says in info/index.json that it is {found}.", REMEDY)
 
 
-def _check_listed(label: str, path: str, told: Mapping[str, Any], is_link: Mapping[str, bool]) -> None:
+def _check_listed(label: str, path: str, listed: Mapping[str, Any], is_link: Mapping[str, bool]) -> None:
     check_path(label, path)
     check_not_record(label, path)
-    if path not in is_link and told["path_type"] != "directory":
+    if path not in is_link and listed["path_type"] != "directory":
         raise PackageError(f"{label} lists {path!r}, which it doesn't hold.", REMEDY)

@@ -46,15 +46,15 @@ def _give_way() -> None:
 
 def _check(store: Store, keys: Sequence[str], over: threading.Event) -> None:
     for key in keys:
-        if not (told := store.read_json(UNCHECKED, key)) or (layer := store.layer(key)) is None:
+        if not (record := store.read_json(UNCHECKED, key)) or (layer := store.layer(key)) is None:
             continue
         files = store.files(key)
-        for path, stated in told["stated"].items():
+        for path, stated in record["stated"].items():
             with store.suspected([layer.diff_id]):
                 found = hash_of(_until(over, content_of(store.blob(layer.diff_id), *files[path][1:])))
                 if over.is_set():
                     return
-                check_hash(told["label"], path, stated, found)
+                check_hash(record["label"], path, stated, found)
         store.write_json(UNCHECKED, key, {})
 
 

@@ -58,7 +58,7 @@ def link_package(package: LockedPackage, path: Path, python: Python | None, fold
         raise PackageError(f"{label} needs Python, which the lock doesn't hold.", "Add python to the spec.")
     entries = {x["_path"]: x for x in record["paths_data"]["paths"]}
     there = set(entries)
-    items = [_item(label, prefix, x, told) for x, told in entries.items() if source_of(x) not in there]
+    items = [_item(label, prefix, x, listed) for x, listed in entries.items() if source_of(x) not in there]
     if package.name == "python":
         # conda takes a folder for an environment only if it has a history; an empty one holds no clock.
         items.append(_of_bytes("conda-meta/history", b""))
@@ -105,8 +105,8 @@ def link_interpreter(packages: Sequence[LockedPackage], paths: Mapping[str, Path
 async def _link_one(
     label: str, package: LockedPackage, path: Path, python: Python | None, folder: Path
 ) -> dict[str, Any]:
-    archive, told = await _look(label, package, path, folder)
-    records = [told]
+    archive, own = await _look(label, package, path, folder)
+    records = [own]
     meta = folder / "prefix" / "conda-meta"
     meta.mkdir(parents=True)
     if python is not None and package.name != "python":
@@ -127,12 +127,12 @@ async def _look(label: str, package: LockedPackage, path: Path, folder: Path) ->
     index = named.with_name(f"{package.filename}.index.json")
     index.write_bytes(archive.index)
     try:
-        told = PackageRecord.from_index_json(index, package.size, package.sha256, package.md5)
+        record = PackageRecord.from_index_json(index, package.size, package.sha256, package.md5)
     except Exception as error:  # rattler's errors share no base class
         raise PackageError(
             f"{label} holds an info/index.json that can't be read: {error}.", REMEDY
         ) from error
-    return archive, RepoDataRecord(told, package.filename, named.as_uri(), _PRETEND)
+    return archive, RepoDataRecord(record, package.filename, named.as_uri(), _PRETEND)
 
 
 def _extracted(package: LockedPackage, folder: Path) -> Path:
@@ -147,15 +147,15 @@ def _check_content(label: str, archive: Archive, extracted: Path) -> None:
     compared with the bytes while their layer is written.
     """
     check_extracted(label, archive, extracted)
-    for name, told in archive.paths.items():
+    for name, listed in archive.paths.items():
         path = extracted / name
-        if told["path_type"] != "hardlink" or archive.is_link[name]:
+        if listed["path_type"] != "hardlink" or archive.is_link[name]:
             continue
-        stated, size = told.get("size_in_bytes"), path.stat().st_size
+        stated, size = listed.get("size_in_bytes"), path.stat().st_size
         if stated is not None and stated != size:
             raise PackageError(f"{label} states {stated} bytes for {name!r}, which holds {size}.", REMEDY)
-        if told.get("prefix_placeholder") and told.get("sha256"):
-            check_hash(label, name, told["sha256"], hash_of(_reader(path)()))
+        if listed.get("prefix_placeholder") and listed.get("sha256"):
+            check_hash(label, name, listed["sha256"], hash_of(_reader(path)()))
 
 
 def _check_scripts(label: str, package: LockedPackage, record: Mapping[str, Any]) -> None:
@@ -176,9 +176,9 @@ def _pretend_installed(python: Python, meta: Path) -> Any:
     """Tell rattler that Python is in the prefix, so that a noarch package learns where its files go."""
     from rattler import BuildString, PackageRecord, PrefixPaths, PrefixRecord, RepoDataRecord
 
-    told = PackageRecord("python", f"{python.version}.0", BuildString("0"), 0, "linux-64")
+    record = PackageRecord("python", f"{python.version}.0", BuildString("0"), 0, "linux-64")
     file = f"python-{python.version}.0-0.conda"
-    record = RepoDataRecord(told, file, f"{_PRETEND}/{file}", _PRETEND)
+    record = RepoDataRecord(record, file, f"{_PRETEND}/{file}", _PRETEND)
     PrefixRecord(record, PrefixPaths()).write_to_path(meta / f"{file.removesuffix('.conda')}.json", False)
     return record
 
@@ -201,7 +201,7 @@ async def _install(label: str, records: list[Any], folder: Path) -> None:
         raise PackageError(f"{label} can't be linked: {error}", REMEDY) from error
 
 
-def _item(label: str, prefix: Path, name: str, told: Mapping[str, Any]) -> Item:
+def _item(label: str, prefix: Path, name: str, listed: Mapping[str, Any]) -> Item:
     check_path(label, name)
     path = prefix / name
     if not f"{os.path.realpath(path)}/".startswith(f"{os.path.realpath(prefix)}/"):
@@ -211,16 +211,16 @@ def _item(label: str, prefix: Path, name: str, told: Mapping[str, Any]) -> Item:
     if path.is_dir():
         return Item(name, folder=True)
     state = path.stat()
-    sha256 = told.get("sha256_in_prefix") or told.get("sha256") or hash_of(_reader(path)())
+    sha256 = listed.get("sha256_in_prefix") or listed.get("sha256") or hash_of(_reader(path)())
     return Item(name, state.st_size, sha256, executable(state.st_mode), chunks=_reader(path))
 
 
-def _path_data(told: Mapping[str, Any], item: Item) -> dict[str, Any]:
+def _path_data(listed: Mapping[str, Any], item: Item) -> dict[str, Any]:
     """Return a path's entry as conda writes it, and `conda doctor` checks it: only files have a hash.
 
     Source: conda.core.path_actions.LinkPathAction; rattler gives a symlink the hash of its target's name.
     """
-    rest = {key: value for key, value in told.items() if key != "sha256_in_prefix"}
+    rest = {key: value for key, value in listed.items() if key != "sha256_in_prefix"}
     return {**rest, "sha256_in_prefix": item.sha256} if item.sha256 else rest
 
 

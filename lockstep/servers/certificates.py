@@ -38,12 +38,13 @@ def joined(named: Sequence[str]) -> bytes:
     if not named:
         return b""
     found: dict[bytes, None] = {}
-    for path in (*named, _of_this_system()):
+    for path in (*named, of_this_system()):
         found.update(dict.fromkeys(_CERTIFICATE.findall(Path(path).read_bytes())))
     return b"".join(certificate + b"\n" for certificate in found)
 
 
-def _of_this_system() -> str:
+def of_this_system() -> str:
+    """Return the file of the authorities that the system trusts, certifi's where it has none."""
     for path in _OF_SYSTEMS:
         if Path(path).is_file():
             return path

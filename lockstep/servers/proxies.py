@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from lockstep.errors import SettingsError
+from lockstep.no_proxy import exceptions, no_proxy
 from lockstep.redaction import redact, remember_url
 from lockstep.servers.loopback import is_loopback
 
 _VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-_THIS_MACHINE = ("localhost", "127.0.0.1", "127.0.0.0/8", "::1")
 DIRECT = ""
 """In `Proxies.hosts`: this host is asked without a proxy."""
 
@@ -55,9 +55,10 @@ class Proxies:
         Programs read one or the other: apt only small ones, others only capitals.
         """
         found = {"http_proxy": self.http, "https_proxy": self.https}
-        exceptions = (*self.exceptions, *_THIS_MACHINE) if any(found.values()) else self.exceptions
-        found["no_proxy"] = ",".join(dict.fromkeys(exceptions))
-        return {name: value for key, value in found.items() if value for name in (key, key.upper())}
+        proxies = {name: value for key, value in found.items() if value for name in (key, key.upper())}
+        if not proxies and not self.exceptions:
+            return {}
+        return {**proxies, **no_proxy({"no_proxy": ",".join(self.exceptions)})}
 
     def environment(self) -> dict[str, str]:
         """Return this process's environment for a child, with these proxies and no others."""
@@ -73,9 +74,8 @@ def read_proxies(pip: str | None = None, conda: Mapping[str, str] | None = None)
         _url(_variable(f"{scheme}_proxy") or everything or pip or conda.get(scheme) or conda.get("all") or "")
         for scheme in ("http", "https")
     )
-    exceptions = _variable("no_proxy").replace(",", " ").lower().split()
     hosts = {key.rstrip("/"): _url(value) for key, value in conda.items() if "://" in key}
-    return Proxies(http, https, tuple(exceptions), hosts)
+    return Proxies(http, https, tuple(entry.lower() for entry in exceptions(os.environ)), hosts)
 
 
 def _variable(name: str) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from lockstep.errors import SettingsError
-from lockstep.redaction import redact, remember_url
+from lockstep.redaction import USERINFO, redact, remember_url
 from lockstep.servers import certificates
 from lockstep.servers.condarc import Condarc, read_condarc
 from lockstep.servers.credentials import Login, of_keyring, of_netrc, origin
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from lockstep.spec import Spec
 
-_USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 _CONDA_TOKEN = re.compile(r"/t/[^/\s]+(?=/)")
 
 
@@ -138,7 +137,8 @@ class Servers:
     def ssl_context(self) -> ssl.SSLContext:
         """Return a context that trusts the system's authorities and every bundle that a setting names."""
         context = ssl.create_default_context()
-        for bundle in self.ca_bundles():
+        named = self.ca_bundles()  # one of them, SSL_CERT_FILE, has taken the place of the system's by now
+        for bundle in (*named, certificates.of_this_system()) if named else ():
             try:
                 context.load_verify_locations(bundle)
             except OSError as error:  # ssl.SSLError among them
@@ -247,7 +247,7 @@ def _expand(url: str | None) -> str | None:
 
 def hide(text: str) -> str:
     """Return a text without the credentials in its URLs: user, password, conda's `/t/<token>`."""
-    return _CONDA_TOKEN.sub("", _USERINFO.sub("", text))
+    return _CONDA_TOKEN.sub("", USERINFO.sub("", text))
 
 
 def without_userinfo(url: str) -> str:

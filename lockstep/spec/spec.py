@@ -18,6 +18,7 @@ from pathlib import Path
 
 from lockstep.environment_variable import variable_trouble
 from lockstep.errors import SpecError
+from lockstep.redaction import USERINFO
 from lockstep.spec.match_spec import normalise
 from lockstep.spec.requirements import Requirements, read_line, read_requirements
 from lockstep.spec.yaml_source import YamlNode, read_yaml
@@ -33,7 +34,6 @@ PLATFORMS = ("linux-64", "linux-aarch64")
 BEST_MATCH = "best-match"
 """The index strategy that pip has: of all indexes' versions the highest wins. The other is `first-index`."""
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
 """A variable of the environment in a channel, `$NAME` or `${NAME}`."""
 
@@ -86,7 +86,7 @@ class Spec:
         if self.index_strategy == BEST_MATCH:
             del content["index_strategy"]  # as before there was a choice, so that older locks stay fresh
         options = json.dumps(content.pop("pip_options"), sort_keys=True)
-        content["pip_options"] = json.loads(_CREDENTIALS.sub("", options))
+        content["pip_options"] = json.loads(USERINFO.sub("", options))
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

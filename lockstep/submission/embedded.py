@@ -13,7 +13,7 @@ import json
 import os
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,10 +38,11 @@ _MLFLOW = _HERE / ".venv-workspace"
 """The virtual environment of MLflow's server, which needs other versions than the host tools do."""
 
 
-def start_embedded(project: Project) -> Daemon:
+def start_embedded(project: Project, environment: Mapping[str, str] = os.environ) -> Daemon:
     """Return the embedded workspace's server, started if need be; it works with this project's settings.
 
-    One that runs code older than this checkout's is started anew, unless a run is going on it.
+    One that runs code older than this checkout's is started anew, unless a run is going on it. `environment`
+    is the server's.
     """
     from lockstep.azureml.discovery import keep_discovery_private
     from lockstep.workspace.daemon import find, start
@@ -63,7 +64,7 @@ def start_embedded(project: Project) -> Daemon:
         provide(_MLFLOW, _HERE / "requirements" / "workspace.lock", project.progress)
         path = f"sys.path.insert(0, {str(_HERE)!r})"
         code = f"import sys; {path}; from lockstep.submission.embedded import main; sys.exit(main())"
-        return start(folder, (sys.executable, "-c", code, str(folder)))
+        return start(folder, (sys.executable, "-c", code, str(folder)), environment)
 
 
 def write_config(project: Project) -> Path | None:

@@ -94,9 +94,7 @@ def submit(
     job = _job(project, extra, nodes, processes)
     _check(project, job)
     wait_for_it = get_ready(project, workspace)
-    service = None
-    if target_of(project, workspace):  # who isn't signed in should know it before a long build
-        service = open_workspace(project, workspace, tenant)
+    service = _signed_in(project, workspace, tenant)
     built = None if environment or remote_build else pipeline.build(project, locked=locked)
     wait_for_it()
     service = service or open_workspace(project, workspace, tenant)
@@ -145,9 +143,18 @@ def register(
     """Build the image, put it where the workspace can pull it, and register it as an environment."""
     from lockstep import pipeline
 
-    service = open_workspace(project, workspace, tenant)
+    service = _signed_in(project, workspace, tenant)
     built = pipeline.build(project, locked=locked)
+    service = service or open_workspace(project, workspace, tenant)
     return register_choice(project, service, _choice(project, service, built, ""))
+
+
+def _signed_in(project: Project, workspace: str, tenant: str) -> Workspace | None:
+    """Open an Azure ML workspace before a long build: who isn't signed in should know it then.
+
+    None for the embedded one, which is opened after the build: this process's requests trust it alone then.
+    """
+    return open_workspace(project, workspace, tenant) if target_of(project, workspace) else None
 
 
 def plan(

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from lockstep.azureml import Target, Workspace, connect, find_target, point_sdk_at
 from lockstep.project import Project
 from lockstep.submission.embedded import start_embedded
+
+if TYPE_CHECKING:
+    from lockstep.workspace.daemon import Daemon
 
 _UNDER_THE_SDK = ("requests", "msrest", "docker", "paramiko", "azure.core", "azure.mgmt.core", "msal")
 """What azureml-core imports that reads no address of a workspace: two thirds of its import time."""
@@ -53,10 +58,11 @@ def get_ready(project: Project, workspace: str = "") -> Callable[[], None]:
     """
     if target_of(project, workspace) is not None:
         return lambda: None
+    environment = dict(os.environ)  # as it is now: a solve changes it for moments
 
     def begin() -> None:
         with contextlib.suppress(Exception):
-            start_embedded(project)
+            start_embedded(project, environment)
             for name in _UNDER_THE_SDK:
                 importlib.import_module(name)
 
@@ -71,12 +77,21 @@ def _open_embedded(project: Project, *, asked_for: bool) -> Workspace:
     if not asked_for:
         project.progress.say("No Azure ML workspace is configured: using the embedded one, on this machine.")
     running = start_embedded(project)
-    # our own authority alone: each of the SDK's requests reads the file, and 150 authorities take 20 ms
-    authority = str(running.folder / "tls" / "ca.pem")
-    point_sdk_at({**running.environment(), "REQUESTS_CA_BUNDLE": authority, "SSL_CERT_FILE": authority})
+    point_sdk_at(_for_this_process(running))
     own = config()
     target = Target(own["workspace_name"], own["subscription_id"], own["resource_group"], "embedded")
     return connect(target, embedded=True, progress=project.progress)
+
+
+def _for_this_process(running: Daemon) -> dict[str, str]:
+    """Return the server's variables but SSL_CERT_FILE: Python's own TLS reads that, and the SDK doesn't.
+
+    What else this process fetches goes on trusting what it trusted.
+    """
+    # our own authority alone: each of the SDK's requests reads the file, and 150 authorities take 20 ms
+    variables = {**running.environment(), "REQUESTS_CA_BUNDLE": str(running.folder / "tls" / "ca.pem")}
+    del variables["SSL_CERT_FILE"]
+    return variables
 
 
 def _tell_once(project: Project) -> None:

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -53,7 +54,7 @@ class Application:
             await send(message)
 
         try:
-            answer = self._door(request) or self._routes
+            answer = await self._door(request) or self._routes
             await answer(scope, receive, remember)
         except ClientDisconnect:
             log.info("%s %s: the client went away", request.method, shown(request))
@@ -63,7 +64,7 @@ class Application:
             took = (time.monotonic() - started) * 1000
             log.info("%s %s %s %.0f ms", request.method, shown(request), status, took)
 
-    def _door(self, request: Request) -> Response | None:
+    async def _door(self, request: Request) -> Response | None:
         """Return the refusal for a request that names no host of ours or shows no token; None lets it in."""
         if request.headers.get("host", "") not in self.site.hosts:
             return _json(400, "The Host header names no address of this workspace.", "BadHost")
@@ -76,7 +77,7 @@ class Application:
         holder = self.site.identity.holder(request.headers.get("authorization", ""))
         if holder is None:
             return _json(401, "The request needs this workspace's bearer token.", "AuthenticationFailed")
-        if holder and not self.site.runs.goes(holder):
+        if holder and not await run_in_threadpool(self.site.runs.goes, holder):
             return _json(401, f"The run {holder!r} has ended, and its token with it.", "AuthenticationFailed")
         request.scope[HOLDER] = holder
         return None

@@ -188,7 +188,7 @@ async def _read(file: BinaryIO, start: int, count: int) -> AsyncIterator[bytes]:
             count -= len(piece)
             yield piece
     finally:
-        await run_in_threadpool(file.close)
+        file.close()  # also when the client went away, which would end an `await` here at once
 
 
 def refused(fault: Fault) -> Response:

@@ -11,7 +11,7 @@ import ssl
 import sys
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,11 +131,13 @@ def find(folder: Path) -> Daemon | None:
     return found
 
 
-def start(folder: Path, command: Sequence[str] | None = None) -> Daemon:
+def start(
+    folder: Path, command: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ
+) -> Daemon:
     """Return the server of this folder; start it, detached, if none runs, and wait for its first answer.
 
-    `command` is what to run; as it comes, `python -m lockstep.workspace FOLDER`. Raises WorkspaceError with the end of
-    its output when it doesn't start.
+    `command` is what to run, by default `python -m lockstep.workspace FOLDER`, in `environment`. Raises
+    WorkspaceError with the end of its output when it doesn't start.
     """
     running = find(folder)
     if running is not None and running.answers():
@@ -143,7 +145,8 @@ def start(folder: Path, command: Sequence[str] | None = None) -> Daemon:
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     output = folder / "server.out"
-    process = _detached(list(command or (sys.executable, "-m", "lockstep.workspace", str(folder))), output)
+    command = list(command or (sys.executable, "-m", "lockstep.workspace", str(folder)))
+    process = _detached(command, output, environment)
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         running = find(folder)
@@ -159,7 +162,7 @@ def start(folder: Path, command: Sequence[str] | None = None) -> Daemon:
     )
 
 
-def _detached(command: list[str], output: Path) -> int:
+def _detached(command: list[str], output: Path, environment: Mapping[str, str]) -> int:
     """Start a program in a session of its own, its output in a file; return its process id."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     files = [
@@ -167,7 +170,7 @@ def _detached(command: list[str], output: Path) -> int:
         (os.POSIX_SPAWN_OPEN, 1, str(output), flags, 0o600),
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
-    return os.posix_spawn(command[0], command, os.environ, file_actions=files, setsid=True)
+    return os.posix_spawn(command[0], command, environment, file_actions=files, setsid=True)
 
 
 def reset(folder: Path) -> None:

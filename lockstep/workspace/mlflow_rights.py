@@ -95,8 +95,8 @@ def _is_own(call: Call, kind: str, value: Any) -> bool:
         if not call.site.mlflow.is_ready or not re.fullmatch(r"[\w-]+", value):
             return False
         with call.site.mlflow.client() as client:
-            told = client.get(f"/api/2.0/mlflow/logged-models/{value}")
-        value = told.json()["model"]["info"].get("source_run_id", "") if told.is_success else ""
+            answer = client.get(f"/api/2.0/mlflow/logged-models/{value}")
+        value = answer.json()["model"]["info"].get("source_run_id", "") if answer.is_success else ""
     return call.site.runs.descends(value, call.run)
 
 

@@ -7,6 +7,8 @@ import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lockstep.servers import certificates
+
 if TYPE_CHECKING:
     import trustme
 
@@ -50,17 +52,14 @@ class Authority:
 def _trusted_already(folder: Path) -> bytes:
     """Return the authorities that this machine's clients trust without us, company ones included.
 
-    A shell that has our own bundle in its variables doesn't count: what was trusted before is kept in `folder`.
+    Our own files, which a shell may have in its variables, don't count: what was trusted before is kept in `folder`.
     """
-    named = os.environ.get("SSL_CERT_FILE") or os.environ.get("REQUESTS_CA_BUNDLE")
-    if named and Path(named).is_file():
-        ours = Path(named).resolve() == (folder / "ca-bundle.pem").resolve()
-        source = folder / "trusted.pem" if ours else Path(named)
-        if source.is_file():
-            return source.read_bytes()
-    import certifi
-
-    return Path(certifi.where()).read_bytes()
+    named = certificates.bundles(())
+    others = [path for path in named if Path(path).resolve().parent != folder.resolve()]
+    before = folder / "trusted.pem"
+    if len(others) < len(named) and before.is_file():
+        others.append(str(before))
+    return certificates.joined(others or [certificates.of_this_system()])
 
 
 def _write(path: Path, data: bytes, mode: int = 0o600) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from lockstep.azureml.download import fetch
+from lockstep.copies import Allowance
 
 BROKEN: list[str] = []
 
@@ -20,15 +21,22 @@ BROKEN: list[str] = []
 class Quiet(http.server.SimpleHTTPRequestHandler):
     """Serves one file's bytes at every address, and says nothing."""
 
+    protocol_version = "HTTP/1.1"
+
     def do_GET(self) -> None:
         """Answer with the address itself; the first answer for `breaks` ends in its middle."""
         body = self.path.encode()
         self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
+        if self.path.endswith("chunks"):
+            self.send_header("Transfer-Encoding", "chunked")
+            body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (body[:4], body[4:], b""))
+        else:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.path.endswith("breaks") and not BROKEN:
             BROKEN.append(self.path)
             body = body[:3]
+            self.close_connection = True
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
@@ -70,3 +78,20 @@ def test_a_file_that_broke_off_is_fetched_again(run: Any, tmp_path: Path) -> Non
     assert BROKEN == ["/outputs/breaks"]
     assert path.read_bytes() == b"/outputs/breaks"
     assert [each.name for each in tmp_path.iterdir()] == ["breaks"]
+
+
+def test_a_file_whose_size_is_not_stated_arrives_whole(run: Any, tmp_path: Path) -> None:
+    """An answer in chunks, as some proxies send what had a length: it isn't an empty file."""
+    (path,) = fetch(run, ("outputs/chunks",), tmp_path, "outputs/", print)
+    assert path.read_bytes() == b"/outputs/chunks"
+
+
+def test_a_file_whose_size_is_not_stated_has_to_fit(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is left out as soon as there is more than the disk has room for."""
+    monkeypatch.setattr(Allowance, "on", lambda folder: Allowance(disk=5))
+    said: list[str] = []
+    assert fetch(run, ("outputs/chunks",), tmp_path, "outputs/", said.append) == ()
+    assert "the disk has no room for it" in said[0]
+    assert list(tmp_path.iterdir()) == []

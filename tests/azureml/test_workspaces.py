@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -14,6 +15,7 @@ from lockstep.settings import read_settings
 from lockstep.submission import workspaces
 from lockstep.submission.embedded import start_embedded
 from lockstep.workspace import daemon
+from tests.azureml.conftest import Checkout
 
 
 class Listener(Progress):
@@ -66,3 +68,18 @@ def test_server_of_older_code_is_started_anew(project: Project) -> None:
         running = daemon.find(first.folder)
         if running:
             running.stop()
+
+
+@pytest.mark.engine
+def test_what_this_process_trusts_stays(checkout: Checkout) -> None:
+    """Python's own TLS, which the SDK doesn't use, trusts the same authorities after the embedded one is opened."""
+    result = checkout.run(
+        "import os, ssl\n"
+        "def trusted():\n"
+        "    return [os.environ.get('SSL_CERT_FILE'), len(ssl.create_default_context().get_ca_certs())]\n"
+        "before = trusted()\n"
+        "open_workspace(project).runs('nothing')\n"
+        "result = [before, trusted()]\n"
+    )
+    before, after = cast("list[list[object]]", result)
+    assert after == before

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import http.client
 import json
 import os
 import ssl
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,10 +20,10 @@ from lockstep.workspace.daemon import Daemon
 from lockstep.workspace.folder import Folder
 from lockstep.workspace.identity import ARM_PATH, Identity
 from lockstep.workspace.inputs import take_back
+from tests.swapping import swapping
 from tests.workspace.client import Client
 from tests.workspace.test_run import SUBMIT, WAIT
 
-AT_FDCWD, RENAME_EXCHANGE = -100, 2  # fcntl.h, linux/fs.h
 ARTIFACTS = f"/artifact/v2.0{ARM_PATH}/artifacts"
 SECRET = "the host's secret"
 Ask = Callable[..., httpx.Response]
@@ -100,27 +98,14 @@ def test_a_folder_and_a_link_swapped_without_pause(
     ask: Ask, outputs: Path, container: str, host: Path, folder: Path
 ) -> None:
     """Reading, listing, uploading and deleting, three hundred times each: the host's folder is never reached."""
-    exchange = getattr(ctypes.CDLL(None), "renameat2", None)
-    if exchange is None:
-        pytest.skip("this system can't exchange two names at once")
     (outputs / "link").symlink_to(host)
     (outputs / "d" / "secret").write_text("the job's own")
     (outputs / "d" / "doomed").write_text("the job's own")
     (host / "doomed").write_text(SECRET)
     put = upload_path(ask, container, "outputs/d/planted")
     read = upload_path(ask, container, "outputs/d/secret")
-    end = threading.Event()
-
-    def swap() -> None:
-        while not end.is_set():
-            exchange(
-                AT_FDCWD, os.fsencode(outputs / "d"), AT_FDCWD, os.fsencode(outputs / "link"), RENAME_EXCHANGE
-            )
-
-    swapping = threading.Thread(target=swap)
-    swapping.start()
     seen: set[str] = set()
-    try:
+    with swapping(outputs / "d", outputs / "link"):
         for _ in range(300):
             for method, path, content in (
                 ("GET", read, None),
@@ -131,9 +116,6 @@ def test_a_folder_and_a_link_swapped_without_pause(
                 answer = ask(method, path, content=content, headers={"x-ms-blob-type": "BlockBlob"})
                 seen.add(answer.text if method == "GET" else "")
                 assert answer.status_code < 500
-    finally:
-        end.set()
-        swapping.join()
     assert sorted(each.name for each in host.iterdir()) == ["doomed", "secret"]
     assert "the job's own" in seen
     assert not any(SECRET in text for text in seen)

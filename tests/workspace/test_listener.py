@@ -5,15 +5,24 @@ from __future__ import annotations
 import contextlib
 import http.client
 import socket
+import ssl
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import trustme
 
+from lockstep.engine import Engine
+from lockstep.errors import EngineError
 from lockstep.workspace.connection import Patience
+from lockstep.workspace.folder import Folder
 from lockstep.workspace.listener import Listener
+from lockstep.workspace.routes.blobs import DATASTORE, datastore_resource
+from lockstep.workspace.server import Parts, running
 from lockstep.workspace.tls import Authority
 
 SOON = 5.0
@@ -124,3 +133,45 @@ def test_idle_connections_make_room(tmp_path: Path) -> None:
         assert sum(ended_within(one, 0.1) for one in idle[:50]) == 50
         for one in idle:
             one.close()
+
+
+def test_what_was_trusted_is_kept_whoever_names_our_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every bundle that a variable names is in ours, also after a start in a shell that has ours in its variables."""
+    folder = tmp_path / "tls"
+    folder.mkdir()
+    names = {"SSL_CERT_FILE": tmp_path / "one.pem", "REQUESTS_CA_BUNDLE": tmp_path / "two.pem"}
+    for variable, path in names.items():
+        trustme.CA().cert_pem.write_to_path(str(path))
+        monkeypatch.setenv(variable, str(path))
+    Authority(folder)
+    for ours in ("ca.pem", "ca-bundle.pem"):
+        for variable in names:
+            monkeypatch.setenv(variable, str(folder / ours))
+        Authority(folder)
+        bundle = (folder / "ca-bundle.pem").read_text()
+        assert all(path.read_text() in bundle for path in names.values())
+
+
+@pytest.mark.parametrize("asks", ["with a token", "at a signed address"])
+def test_a_busy_state_holds_up_only_who_needs_it(tmp_path: Path, asks: str) -> None:
+    """While a long change holds the state, a job's request waits in a thread, and others are answered."""
+    folder = Folder(tmp_path)
+    folder.prepare()
+
+    def no_engine() -> Engine:
+        raise EngineError("none here")
+
+    with running(folder, Parts(no_engine), 0, 0) as site, ThreadPoolExecutor(1) as waiting:
+        base = f"https://{next(iter(site.hosts))}"
+        context = ssl.create_default_context(cafile=str(folder.tls / "ca.pem"))
+        with httpx.Client(verify=context, trust_env=False, timeout=20) as client:
+            headers, path = {}, f"/{DATASTORE}?{site.identity.signed(datastore_resource(), 'r')}"
+            if asks == "with a token":
+                headers, path = {"Authorization": f"Bearer {site.identity.token(60, 'r')}"}, "/subscriptions"
+            with site.state.change():
+                job = waiting.submit(client.get, f"{base}{path}", headers=headers)
+                assert not wait([job], timeout=0.5).done
+                assert client.get(f"{base}/metadata/endpoints", timeout=5).status_code == 200
+            assert job.result(20).status_code in (401, 403)

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from lockstep.workspace.artifacts import RUN_ORIGIN, artifact_document, listed, stored
 from lockstep.workspace.call import Call, Routes
-from lockstep.workspace.fault import Fault, missing
+from lockstep.workspace.fault import Fault, error_body, missing
 from lockstep.workspace.folder import inside
 from lockstep.workspace.names import checked
 from lockstep.workspace.routes.blobs import artifact_blob_url
@@ -102,7 +102,7 @@ def create_empty(call: Call) -> Any:
             call.site.folder.artifacts(origin, container)
             inside(checked("new_path", path))
         except Fault as fault:
-            made["errors"][path] = {"error": {"code": fault.code, "message": fault.message, "details": []}}
+            made["errors"][path] = error_body(fault.message, fault.code)
             continue
         made["artifacts"][path] = artifact_document(origin, container, path)
         information = {"origin": origin, "container": container, "path": path}

@@ -12,7 +12,6 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable
 
-from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -75,7 +74,7 @@ def _signed(
             run = request.query_params.get("si", "")
             if not site.identity.admits(name(request), request.query_params.get("sig", ""), run):
                 raise Fault(403, "The address isn't signed for this.", "AuthenticationFailed")
-            if run and not site.runs.goes(run):
+            if run and not await run_in_threadpool(site.runs.goes, run):
                 raise Fault(
                     403,
                     f"The run {run!r} has ended, and what it may read and write with it.",
@@ -122,15 +121,16 @@ async def _file(request: Request, site: Site) -> Response:
 
 async def _zip(request: Request, site: Site) -> Response:
     target = site.folder.tmp / f"{uuid.uuid4().hex}.zip"
-    await run_in_threadpool(site.snapshots.zip, request.path_params["snapshot"], target)
-    response = await send(request, Root(site.folder.tmp), target.name, download_as="snapshot.zip")
-    response.background = BackgroundTask(target.unlink, missing_ok=True)
-    return response
+    try:
+        await run_in_threadpool(site.snapshots.zip, request.path_params["snapshot"], target)
+        return await send(request, Root(site.folder.tmp), target.name, download_as="snapshot.zip")
+    finally:
+        target.unlink(missing_ok=True)  # what is sent is open by now
 
 
 async def _data(request: Request, site: Site) -> Response:
     root = site.folder.datastore(DATASTORE)
-    may = rights_on_data(site, request.query_params.get("si", ""))
+    may = await run_in_threadpool(rights_on_data, site, request.query_params.get("si", ""))
     if "path" not in request.path_params:
         if request.query_params.get("comp") != "list":
             return Response()

@@ -66,7 +66,7 @@ def patch_many(call: Call) -> Any:
         try:
             done[run_id] = _patched(call, run_id, fields)
         except Fault as fault:
-            errors[run_id] = {"error": {"code": fault.code, "message": fault.message, "details": []}}
+            errors[run_id] = error_body(fault.message, fault.code)
     return {"runs": done, "errors": errors}
 
 
