@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from lockstep import redaction
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # A shell that starts the suite in the background makes it, and all that it starts, deaf to Ctrl-C; the tests try it.
@@ -73,6 +75,13 @@ def copy_checkout(root: Path) -> Checkout:
         else:
             shutil.copy(source, root / part)
     return Checkout(root)
+
+
+@pytest.fixture(autouse=True)
+def no_secrets_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each test begin without the secrets that another one's settings held: they are known to the process."""
+    monkeypatch.setattr(redaction, "_known", set())
+    monkeypatch.setattr(redaction, "_pattern", None)
 
 
 @pytest.fixture

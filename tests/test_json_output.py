@@ -117,7 +117,6 @@ def checkout(tmp_path: Path) -> Path:
         ("runs", "--json"),
         ("workspace", "--stop", "--json"),
         ("data", "--from", "photos", "--name", "mine", "--json"),
-        ("lock", "--locked", "--json"),
         pytest.param(("engine", "--json"), marks=pytest.mark.engine),
     ],
 )
