@@ -290,27 +290,38 @@ def doctor(c: Context, store: bool = False, json: bool = False) -> None:
 
 
 @task(
-    help={
-        "everything": "also downloads, the base image and the channel made here, and all images",
-        "dry-run": "only say what would go",
-        "remote": "in the workspace: show the data that this project put there",
-        "yes": "with --remote: remove it",
-    }
+    help=help_on(
+        "json",
+        everything="also downloads, the base image and the channel made here, and all images",
+        dry_run="only say what would go",
+        remote="in the workspace: show the data that this project put there",
+        yes="with --remote: remove it",
+    )
 )
 @in_words
 def clean(
-    c: Context, everything: bool = False, dry_run: bool = False, remote: bool = False, yes: bool = False
+    c: Context,
+    everything: bool = False,
+    dry_run: bool = False,
+    remote: bool = False,
+    yes: bool = False,
+    json: bool = False,
 ) -> None:
-    """Remove what Lockstep can make again: layers and images that the last build doesn't use."""
+    """Remove what Lockstep can make again: layers and images that the last build doesn't use.
+
+    ./invoke clean --dry-run
+    ./invoke clean --everything      the whole store, for every checkout of this machine
+    ./invoke clean --remote --yes    this project's data in the workspace
+    """
     from lockstep import cleaning, report
     from lockstep.submission import data as remote_data
     from lockstep.submission import report as remote_report
 
     if remote:
-        remote_report.print_leftovers(remote_data.clean_remote(_project(c), yes=yes), removed=yes)
+        remote_report.print_leftovers(remote_data.clean_remote(_project(c), yes=yes), removed=yes, json=json)
         return
     cleaned = cleaning.clean(_project(c), everything=everything, dry_run=dry_run)
-    report.print_cleaned(cleaned, dry_run=dry_run)
+    report.print_cleaned(cleaned, dry_run=dry_run, json=json)
 
 
 @task(help={"quick": "leave out what takes over 20 s each"})

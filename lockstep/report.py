@@ -250,8 +250,12 @@ def print_inspection(found: Inspection, *, json: bool) -> None:
     print(f"{'NO ' if found.damaged else 'ok '} {found.checked} things, {megabytes(found.size)}: {wrong}")
 
 
-def print_cleaned(cleaned: Cleaned, *, dry_run: bool) -> None:
+def print_cleaned(cleaned: Cleaned, *, dry_run: bool, json: bool) -> None:
     """Print what went, or would go."""
+    if json:
+        parts = [{"what": name, "size": size} for name, size in cleaned.parts]
+        print_json({"dry_run": dry_run, "freed": parts})
+        return
     for name, size in cleaned.parts:
         print(f"{'would free' if dry_run else 'freed'} {megabytes(size):>10}  {name}")
 

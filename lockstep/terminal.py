@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lockstep.progress import Progress, Task
 
@@ -65,7 +65,8 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
 
     made = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
-        made.add_column(heading, justify="right" if heading in {"s", "size"} else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if heading in {"s", "size"} else "left"
+        made.add_column(heading, justify=justify, overflow="fold", no_wrap=heading == "run")  # ids are copied
     for row in rows:
         made.add_row(*(str(cell) for cell in row))
     shown = Console(highlight=False, markup=False)

@@ -415,7 +415,7 @@ def test_a_package_that_went_is_said_in_words(home: Home) -> None:
 
 
 def test_progress_comes_to_its_end(home: Home) -> None:
-    """The bytes told add up to the packages' sizes, as far as content goes."""
+    """The bytes told add up to the packages' sizes, as far as content goes; a source that is compiled counts once."""
 
     class Counting(Progress, Task):
         said = total = 0
@@ -429,7 +429,8 @@ def test_progress_comes_to_its_end(home: Home) -> None:
             self.said += amount
 
     listener = Counting()
-    packages = [PYTHON_ONLY, wheel("big", files={"big.bin": BIG})]
+    source = f"text = '{BIG[:3_000_000].hex()}'\n"
+    packages = [python_package(), wheel("big", files={"big.bin": BIG, "big.py": source})]
     assemble(lock_of(*packages), put(home, *packages), home, listener)
     assert 0.99 * listener.total < listener.said <= listener.total
 

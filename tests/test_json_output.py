@@ -115,6 +115,7 @@ def checkout(tmp_path: Path) -> Path:
     "words",
     [
         ("runs", "--json"),
+        ("clean", "--dry-run", "--json"),
         ("workspace", "--stop", "--json"),
         ("data", "--from", "photos", "--name", "mine", "--json"),
         pytest.param(("engine", "--json"), marks=pytest.mark.engine),

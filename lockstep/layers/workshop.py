@@ -123,7 +123,7 @@ class Workshop:
                 f"{package.filename} needs Python, which the lock doesn't hold.", "Add python to the spec."
             )
         else:
-            with open_wheel(path, package, self._python, self._advance) as unpacked:
+            with open_wheel(path, package, self._python, _at_most(package.size, self._advance)) as unpacked:
                 yield unpacked
 
     def _interpreter(self, packages: Sequence[LockedPackage]) -> Path:
@@ -202,3 +202,17 @@ class _Turns:
 
 class _StoppedError(Exception):
     """The build was interrupted or another package failed: nobody waits for this one any more."""
+
+
+def _at_most(limit: int, advance: Callable[[int], None]) -> Callable[[int], None]:
+    """Return what passes on `limit` bytes at most: a source is read twice, once to be compiled."""
+    lock, left = threading.Lock(), limit
+
+    def up_to(size: int) -> None:
+        nonlocal left
+        with lock:
+            step = min(size, left)
+            left -= step
+        advance(step)
+
+    return up_to

@@ -142,8 +142,12 @@ def print_files(paths: Sequence[Path]) -> None:
         print(path)
 
 
-def print_leftovers(found: Leftovers, *, removed: bool) -> None:
+def print_leftovers(found: Leftovers, *, removed: bool, json: bool) -> None:
     """Print what this project made in a workspace, and what became of it."""
+    if json:
+        folders = [{"folder": folder, "files": files, "size": size} for folder, files, size in found.folders]
+        print_json({"removed": removed, "folders": folders, "stays": list(found.kept)})
+        return
     for folder, files, size in found.folders:
         print(f"{'removed' if removed else 'there'}  {folder}: {files:,} files, {size / 1e6:,.1f} MB")
     if not found.folders:
