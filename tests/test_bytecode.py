@@ -119,6 +119,14 @@ def test_what_is_nested_too_deeply_is_left_out(compiler: Compiler, tmp_path: Pat
     assert [x.path.rpartition("/")[2].split(".")[0] for x in made] == ["good"]
 
 
+def test_bytecode_whose_name_would_be_too_long_is_left_out(compiler: Compiler, tmp_path: Path) -> None:
+    """A module's name may be as long as Linux takes; then Python can't write its bytecode either."""
+    names = ("x" * 252 + ".py", "y.py")
+    made = compiler.compile([item(x, BODY) for x in names], tmp_path / "spool")
+    assert [x.path.rsplit("/", 1)[1][:2] for x in made] == ["y."]
+    assert made[0].read() == compiler.compile([item("y.py", BODY)], tmp_path / "other")[0].read()
+
+
 def test_want_of_memory_leaves_nothing_out(tmp_path: Path) -> None:
     """A file that another machine would compile ends the build, in words: its image would be another one."""
     program = tmp_path / "python"

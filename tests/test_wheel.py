@@ -187,7 +187,7 @@ def hashed(data: bytes, algorithm: str = "sha256") -> str:
         ((f"m.py,{hashed(b'x').replace(',1', ',2')}",), "states 2 bytes for 'm.py', which holds 1"),
         ((f"m.py,{hashed(b'x')}", f"m.py,{hashed(b'y')}"), "two things of 'm.py'"),
         ((f"m.py,{hashed(b'y', 'sha512')}",), "states sha256 .* for 'm.py'"),
-        (("m.py",), "can't be unpacked"),
+        (("m.py",), "isn't path, hash and size: 'm.py'"),
     ],
     ids=["unlisted", "absent", "no-hash", "weak-hash", "size", "twice", "other-sha512", "short-row"],
 )
@@ -220,6 +220,9 @@ def test_a_script_that_is_changed_is_checked_first(tmp_path: Path) -> None:
         ("NumPy.egg-info/PKG-INFO", "metadata of numpy"),
         ("numpy-2.0-py3.11.egg-info", "metadata of numpy"),
         (f"m-1.0.data/data/{SITE}/numpy-2.0.dist-info/METADATA", "metadata of numpy"),
+        ("NUMPY-2.0.DIST-INFO/METADATA", "metadata of numpy"),
+        ("m-1.0.data/data/lib/python3.11/numpy-2.0.dist-info/METADATA", "metadata of numpy"),
+        ("m-1.0.data/data/lib/python3.11/lib-dynload/numpy.egg-info", "metadata of numpy"),
         ("m-1.0.data/data/conda-meta/python-3.11.0-0.json", "only the installer writes"),
         ("m-1.0.data/data/conda-meta/history", "only the installer writes"),
     ],
@@ -284,9 +287,33 @@ def test_entry_points_stay_in_bin(name: str, tmp_path: Path) -> None:
 def test_broken_metadata_is_said_in_words(
     metadata: dict[str, str], entry_points: str, tmp_path: Path
 ) -> None:
-    """Whatever `installer` trips over becomes a PackageError that names the wheel."""
-    with pytest.raises(PackageError, match=r"m-1.0-py3-none-any.whl"):
+    """Whatever `installer` trips over becomes a PackageError that names the wheel and says why."""
+    with pytest.raises(PackageError, match=r"m-1.0-py3-none-any.whl") as caught:
         opened(wheel("m", files={"m.py": "x"}, metadata=metadata, entry_points=entry_points), tmp_path)
+    assert " at 0x" not in caught.value.message
+    assert "unpacked: ." not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "text", ["Name: numpy\nVersion: 1.0\n", "Name: m\nVersion: 1.1\n", "\0", "", "Version: 1.0\nName: m n\n"]
+)
+def test_metadata_of_another_project_is_refused(text: str, tmp_path: Path) -> None:
+    """METADATA speaks for the project and the version that the file's name states."""
+    with pytest.raises(PackageError, match="METADATA"):
+        opened(wheel("m", files={"m.py": "x"}, metadata={"METADATA": text}), tmp_path)
+
+
+def test_metadata_may_spell_name_and_version_otherwise(tmp_path: Path) -> None:
+    """Spellings that mean the same (PEP 503, PEP 440) are the same."""
+    text = "Metadata-Version: 2.1\nName: A.B-C\nVersion: 1\n"
+    assert opened(wheel("a_b_c", files={"m.py": "x"}, metadata={"METADATA": text}), tmp_path)
+
+
+@pytest.mark.parametrize("row", ["", "m.py", "m.py,,,,"])
+def test_a_line_of_record_that_is_none_is_shown(row: str, tmp_path: Path) -> None:
+    """RECORD's lines are path, hash and size."""
+    with pytest.raises(PackageError, match="isn't path, hash and size"):
+        opened(wheel("m", files={"m.py": "x"}, metadata={"RECORD": f"{row}\n"}), tmp_path)
 
 
 @pytest.mark.parametrize("cut", [1, 100, 300])
@@ -295,6 +322,20 @@ def test_a_truncated_wheel_is_said_in_words(cut: int, tmp_path: Path) -> None:
     made = wheel("m", files={"m.py": "x" * 1000})
     with pytest.raises(PackageError, match="can't be unpacked"):
         opened(Made(made.locked, made.data[:-cut]), tmp_path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED])
+def test_damage_is_said_in_words_whatever_the_compression(method: int, tmp_path: Path) -> None:
+    """A wrong byte, anywhere in an archive, is a PackageError or does no harm: each library raises its own error."""
+    made = wheel("m", files={"m.py": "hello" * 100}, compression=method)
+    failed = 0
+    for place in range(0, len(made.data), 3):
+        data = made.data[:place] + bytes([made.data[place] ^ 0xFF]) + made.data[place + 1 :]
+        try:
+            opened(Made(made.locked, data), tmp_path)
+        except PackageError:
+            failed += 1
+    assert failed > len(made.data) / 3 / 2
 
 
 def test_content_that_was_damaged_is_found(tmp_path: Path) -> None:

@@ -31,6 +31,9 @@ while a layer is made; it is part of every key in the store, so layers of the ol
 WHITEOUT = ".wh."
 """What a name begins with that removes something from a lower layer (OCI image spec, "Whiteouts")."""
 
+NAME_MAX, PATH_MAX = 255, 4095
+"""Bytes of a file's name, and of a whole path, that Linux takes (limits.h)."""
+
 REMEDY = "Report it to the package's authors; until it is fixed, pin another version or leave it out."
 CHUNK = 1 << 20
 LARGE = 8 << 20
@@ -142,6 +145,12 @@ class LayerWriter:
         if path <= self._last:
             raise ValueError(f"entries out of order: {path!r} after {self._last!r}")
         check_no_whiteout(self._source, path)
+        if not fits(path):
+            raise PackageError(
+                f"{self._source} holds a name that is too long for Linux ({NAME_MAX} bytes, {PATH_MAX} with its "
+                f"folders): {path[:80]!r}…",
+                REMEDY,
+            )
         self._last = path
         for folder in parents(path):
             if folder not in self.places:
@@ -170,6 +179,12 @@ def check_no_whiteout(source: str, path: str) -> None:
             "layers below.",
             REMEDY,
         )
+
+
+def fits(path: str) -> bool:
+    """Say whether Linux can hold a path, relative to the image's root: what is too long stops an engine."""
+    parts = path.encode("utf-8", "surrogateescape").split(b"/")
+    return max(map(len, parts)) <= NAME_MAX and sum(map(len, parts)) + len(parts) <= PATH_MAX
 
 
 def is_whiteout(path: str) -> bool:

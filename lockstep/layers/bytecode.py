@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lockstep.errors import PackageError
-from lockstep.image.layer import PREFIX
+from lockstep.image.layer import PREFIX, fits
 from lockstep.layers.package import Item, Python
 
 CHUNK = 1 << 20
@@ -92,9 +92,9 @@ class Compiler:
             made, offset = [], 0
             with spool.open("wb") as file:
                 for item, data in zip(piece, server.compile(piece), strict=True):
-                    if data is not None:
+                    path = server.cached(item.path)
+                    if data is not None and fits(path):  # Python can't write it either
                         file.write(data)
-                        path = server.cached(item.path)
                         sha256 = hashlib.sha256(data).hexdigest()
                         made.append(Item(path, len(data), sha256, chunks=_slice(spool, offset, len(data))))
                         offset += len(data)

@@ -7,13 +7,10 @@ writes to whatever path stands there, and ends the whole process at some.
 from __future__ import annotations
 
 import json
-import lzma
 import os
 import posixpath
 import shutil
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +18,7 @@ from typing import Any
 
 from lockstep.errors import PackageError
 from lockstep.image.layer import REMEDY, check_no_whiteout
+from lockstep.layers.inflate import damaged_zip
 from lockstep.layers.package import check_link, check_not_record, check_path, in_words
 
 MAX_INFO = 64 << 20
@@ -28,17 +26,6 @@ MAX_INFO = 64 << 20
 
 _INFO = ("info/index.json", "info/paths.json", "info/files")
 COPY = 1 << 20
-DAMAGED = (
-    zipfile.BadZipFile,
-    NotImplementedError,
-    RuntimeError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    lzma.LZMAError,
-)
-"""What zipfile can raise that is the zip's own fault."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +50,8 @@ def lay(label: str, path: Path, named: Path) -> None:
     named.parent.mkdir(parents=True, exist_ok=True)
     if named.suffix == ".conda":
         with (
-            in_words(label, *DAMAGED),
+            in_words(label, zipfile.BadZipFile),
+            damaged_zip(),
             zipfile.ZipFile(path) as source,
         ):
             if any(entry.extra for entry in source.infolist()):

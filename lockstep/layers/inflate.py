@@ -6,10 +6,14 @@ the ones that tell a damaged or a deceitful archive from a good one: local heade
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import lzma
 import os
 import stat
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,12 +21,39 @@ from typing import Any
 from isal import igzip_lib, isal_zlib
 
 _IsalError: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]  # the stub says an instance
-DAMAGED = (zipfile.BadZipFile, NotImplementedError, _IsalError)
-"""What reading a zip can raise that is the zip's own fault."""
+_DAMAGED = (
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    lzma.LZMAError,
+    _IsalError,
+)
+"""What reading a zip can raise that is the zip's own fault; `damaged_zip` adds what an OSError may mean."""
 
 READ = 1 << 17
 WRITE = 1 << 18  # small enough to stay in the processor's cache until it is hashed and written
 _LOCAL = struct.Struct("<4s5H3L2H")  # APPNOTE 4.3.7
+
+
+@contextlib.contextmanager
+def damaged_zip() -> Iterator[None]:
+    """Turn whatever a zip's own fault raises into BadZipFile; a disk's errors stay what they are.
+
+    bz2 raises OSError without a number for damaged data, and `seek` EINVAL for an offset that can't be.
+    """
+    try:
+        yield
+    except zipfile.BadZipFile:
+        raise
+    except _DAMAGED as error:
+        raise zipfile.BadZipFile(str(error) or type(error).__name__) from error
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):
+            raise
+        raise zipfile.BadZipFile(error.strerror or str(error)) from error
 
 
 class ZipReader:
@@ -32,7 +63,8 @@ class ZipReader:
         self._file = path.open("rb")
         self._advance = advance
         try:
-            self.directory = zipfile.ZipFile(self._file)
+            with damaged_zip():
+                self.directory = zipfile.ZipFile(self._file)
         except Exception:
             self._file.close()
             raise
@@ -42,7 +74,11 @@ class ZipReader:
         self._file.close()
 
     def chunks(self, item: zipfile.ZipInfo) -> Iterator[bytes]:
-        """Yield an entry's content. Raises BadZipFile if it isn't what the directory says."""
+        """Yield an entry's content. Raises BadZipFile if it isn't what the directory says, or can't be read."""
+        with damaged_zip():
+            yield from self._checked(item)
+
+    def _checked(self, item: zipfile.ZipInfo) -> Iterator[bytes]:
         start = self._content_start(item)
         if item.compress_type == zipfile.ZIP_STORED:
             content = self._raw(start, item.compress_size)

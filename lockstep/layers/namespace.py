@@ -12,8 +12,10 @@ import ast
 LONGEST = 4096
 """Bytes of a file that is looked at: a declaration is short, and what is short can't nest deep."""
 
-_MODULES = {"pkgutil", "pkg_resources"}
-_CALLS = {"extend_path", "declare_namespace"}
+_CALLS = {"pkgutil": "extend_path", "pkg_resources": "declare_namespace"}
+"""The function of each module that declares a namespace."""
+
+_CAUGHT = {"ImportError", "ModuleNotFoundError", "Exception"}
 
 
 def is_one_module(first: bytes, second: bytes) -> bool:
@@ -48,15 +50,23 @@ def _is_declaration(tree: ast.Module) -> bool:
 
 def _declares(statement: ast.stmt) -> bool:
     if isinstance(statement, ast.Import):
-        return all(name.name in _MODULES and name.asname is None for name in statement.names)
+        return all(name.name in _CALLS and name.asname is None for name in statement.names)
     if isinstance(statement, ast.ImportFrom):
-        return statement.module in _MODULES and all(
-            name.name in _CALLS and name.asname is None for name in statement.names
-        )
+        function = _CALLS.get(statement.module or "")
+        return all(name.name == function and name.asname is None for name in statement.names)
     if isinstance(statement, ast.Try):
         inner = [*statement.body, *(each for handler in statement.handlers for each in handler.body)]
-        return not statement.orelse and not statement.finalbody and all(map(_declares, inner))
+        plain = all(map(_is_plain, statement.handlers)) and not statement.orelse and not statement.finalbody
+        return plain and all(map(_declares, inner))
     return _calls(statement)
+
+
+def _is_plain(handler: ast.ExceptHandler) -> bool:
+    """Tell whether what a handler catches is only a name: an expression there is code that runs."""
+    if handler.type is None:
+        return True
+    caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return all(isinstance(each, ast.Name) and each.id in _CAUGHT for each in caught)
 
 
 def _calls(statement: ast.stmt) -> bool:
@@ -65,11 +75,10 @@ def _calls(statement: ast.stmt) -> bool:
         return any(map(_calls, statement.body))
     if isinstance(statement, ast.Assign):
         names = [ast.unparse(target) for target in statement.targets]
-        return names == ["__path__"] and _is_call(statement.value, "extend_path", "(__path__, __name__)")
-    return isinstance(statement, ast.Expr) and _is_call(statement.value, "declare_namespace", "(__name__)")
+        return names == ["__path__"] and _is_call(statement.value, "pkgutil", "(__path__, __name__)")
+    return isinstance(statement, ast.Expr) and _is_call(statement.value, "pkg_resources", "(__name__)")
 
 
-def _is_call(value: ast.expr, function: str, arguments: str) -> bool:
-    written = ast.unparse(value)
-    modules = [f"{module}." for module in _MODULES] + [f"__import__('{module}')." for module in _MODULES]
-    return written in {f"{module}{function}{arguments}" for module in ("", *modules)}
+def _is_call(value: ast.expr, module: str, arguments: str) -> bool:
+    spelled = ("", f"{module}.", f"__import__('{module}').")
+    return ast.unparse(value) in {f"{prefix}{_CALLS[module]}{arguments}" for prefix in spelled}

@@ -13,10 +13,11 @@ from lockstep.errors import PackageError
 from lockstep.image.layer import PREFIX, REMEDY, Entry
 
 _METADATA = re.compile(
-    rf"(?:{PREFIX.lstrip('/')}/)?lib/python3\.\d+/site-packages/"
-    r"([^/-]+)(?:-[^/]*)?\.(?:dist-info|egg-info|egg-link)(?:/|$)"
+    rf"(?:{PREFIX.lstrip('/')}/)?lib/python3\.\d+/(?:site-packages/|lib-dynload/)?"
+    r"([^/-]+)(?:-[^/]*)?\.(?i:dist-info|egg-info|egg-link)(?:/|$)"
 )
-"""Source: "Recording installed projects", and setuptools' formats before it."""
+"""Source: "Recording installed projects", and setuptools' formats before it; `importlib.metadata` looks into all
+of `sys.path`, and takes endings in capitals too."""
 
 
 def _nothing() -> Iterable[bytes]:
@@ -98,7 +99,7 @@ def check_not_record(label: str, path: str) -> None:
 
 
 def metadata_of(path: str) -> str | None:
-    """Return whose metadata in site-packages a path is (a normalised name, PEP 503), or None.
+    """Return whose metadata on `sys.path` a path is (a normalised name, PEP 503), or None.
 
     >>> metadata_of("opt/env/lib/python3.11/site-packages/Foo_Bar-1.0.dist-info/METADATA")
     'foo-bar'
@@ -151,4 +152,6 @@ def in_words(label: str, *errors: type[Exception]) -> Iterator[None]:
     try:
         yield
     except errors as error:
-        raise PackageError(f"{label} can't be unpacked: {error or type(error).__name__}.", REMEDY) from error
+        first_is_object = bool(error.args) and not isinstance(error.args[0], (str, bytes, int))
+        said = str(error.args[-1] if first_is_object else error) or type(error).__name__
+        raise PackageError(f"{label} can't be unpacked: {said.rstrip('.')}.", REMEDY) from error

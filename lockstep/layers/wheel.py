@@ -27,10 +27,12 @@ from installer.records import Hash, InvalidRecordEntry, RecordEntry
 from installer.scripts import Script
 from installer.sources import WheelContentElement, WheelFile
 from installer.utils import Scheme, construct_record_file, parse_wheel_filename
+from packaging.metadata import parse_email
+from packaging.utils import canonicalize_name, canonicalize_version
 
 from lockstep.errors import PackageError
 from lockstep.image.layer import PREFIX, REMEDY, executable
-from lockstep.layers.inflate import DAMAGED, ZipReader, is_symlink
+from lockstep.layers.inflate import ZipReader, damaged_zip, is_symlink
 from lockstep.layers.package import (
     Item,
     Python,
@@ -69,16 +71,45 @@ def open_wheel(
     """
     label = f"The wheel {package.filename}"
     with contextlib.ExitStack() as stack:
-        with in_words(label, *BROKEN, *DAMAGED, ValueError, KeyError, AssertionError):
+        with in_words(label, *BROKEN, zipfile.BadZipFile, ValueError, KeyError), damaged_zip():
             zipped = ZipReader(path, advance)
             stack.callback(zipped.close)
             zipped.directory.filename = package.filename  # for `installer`, which reads the name's parts
             source = _Source(label, zipped)
             destination = _Notes(label, python, package.filename, source.dist_info_dir)
-            install(source, destination, {"INSTALLER": INSTALLER})
+            _check_metadata(label, package.filename, source.read_dist_info("METADATA"))
+            with _entry_points_in_words(label):
+                install(source, destination, {"INSTALLER": INSTALLER})
         check_unique(label, destination.items)
-        with in_words(label, *DAMAGED):
+        with in_words(label, zipfile.BadZipFile):
             yield Unpacked(label, tuple(destination.items), destination.seal)
+
+
+def _check_metadata(label: str, filename: str, text: str) -> None:
+    """Raise PackageError unless METADATA speaks for the project and the version that the file's name states.
+
+    Source: "Core metadata specifications"; pip refuses such a wheel too.
+    """
+    told, _ = parse_email(text)
+    named = parse_wheel_filename(filename)
+    stated, found = (f"{named.distribution} {named.version}", f"{told.get('name')} {told.get('version')}")
+    if _normalised(stated) != _normalised(found):
+        raise PackageError(f"{label} says in METADATA that it is {found}.", REMEDY)
+
+
+def _normalised(project: str) -> tuple[str, str]:
+    name, _, version = project.rpartition(" ")
+    return canonicalize_name(name), canonicalize_version(version.replace("_", "-"))
+
+
+@contextlib.contextmanager
+def _entry_points_in_words(label: str) -> Iterator[None]:
+    try:
+        yield
+    except AssertionError as error:  # what `installer` raises for a line that it can't read
+        raise PackageError(
+            f"{label} has a line in entry_points.txt that isn't `name = module:function`.", REMEDY
+        ) from error
 
 
 class _Pending:
@@ -127,7 +158,13 @@ class _Source(WheelFile):
     def _rows(self) -> dict[str, tuple[str, str]]:
         """Return what RECORD says of each file, hash and size; it must name all that there are and no other."""
         rows: dict[str, tuple[str, str]] = {}
-        for path, stated, size in csv.reader(self.read_dist_info("RECORD").splitlines()):
+        for row in csv.reader(self.read_dist_info("RECORD").splitlines()):
+            if len(row) != 3:
+                raise PackageError(
+                    f"{self._label} has a line in RECORD that isn't path, hash and size: {','.join(row)[:200]!r}.",
+                    REMEDY,
+                )
+            path, stated, size = row
             if rows.setdefault(path, (stated, size)) != (stated, size):
                 raise PackageError(f"{self._label} says two things of {path!r} in RECORD.", REMEDY)
         own = {f"{self.dist_info_dir}/{x}": ("", "") for x in UNHASHED}
