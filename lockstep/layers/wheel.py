@@ -92,8 +92,8 @@ def _check_metadata(label: str, filename: str, text: str) -> None:
     """
     told, _ = parse_email(text)
     named = parse_wheel_filename(filename)
-    stated, found = (f"{named.distribution} {named.version}", f"{told.get('name')} {told.get('version')}")
-    if _normalised(stated) != _normalised(found):
+    found = f"{told.get('name', '?')} {told.get('version', '?')}"  # where METADATA states none
+    if _normalised(f"{named.distribution} {named.version}") != _normalised(found):
         raise PackageError(f"{label} says in METADATA that it is {found}.", REMEDY)
 
 
