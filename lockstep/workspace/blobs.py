@@ -20,11 +20,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from lockstep.copies import Allowance
 from lockstep.root import Root
 from lockstep.workspace.fault import Fault
 
 PUT_LIMIT = 5 * 1024**3
 LIST_LIMIT = 16 * 1024**2
+BLOCKS_LIMIT = 50_000  # Azure's, of Put Block List
 PIECE = 1024**2
 XML = '<?xml version="1.0" encoding="utf-8"?>'
 BLOCK_ID = re.compile(r"<(?:Latest|Committed|Uncommitted)>([^<]+)</")
@@ -118,14 +120,20 @@ async def _small_body(request: Request) -> bytes:
 
 
 def _join(listing: bytes, blocks: Root, partial: Path) -> None:
-    """Make the blob from its blocks, in the order of the list."""
+    """Make the blob from its blocks, in the order of the list, which may name one again and again."""
+    names = BLOCK_ID.findall(listing.decode("utf-8", "replace"))
+    if len(names) > BLOCKS_LIMIT:
+        raise Fault(400, f"The list has more than {BLOCKS_LIMIT:,} blocks.", "BlockListTooLong")
+    allowance = Allowance.on(partial.parent)
     with partial.open("wb") as joined:
-        for name in BLOCK_ID.findall(listing.decode("utf-8", "replace")):
+        for name in names:
             try:
                 block = blocks.open(hashlib.sha256(name.encode()).hexdigest())
             except FileNotFoundError as error:
                 raise Fault(400, "The list names a block that was never sent.", "InvalidBlockList") from error
             with block:
+                if reason := allowance.refusal(os.fstat(block.fileno()).st_size):
+                    raise Fault(413, f"The blob isn't made: {reason}.", "RequestBodyTooLarge")
                 shutil.copyfileobj(block, joined, PIECE)
 
 

@@ -226,7 +226,7 @@ class Execution:
 
     def _go(self, engine: Engine, runs: list[ContainerRun], going: Going, stack: contextlib.ExitStack) -> str:
         """Start the nodes and follow them; when one fails, stop the others. Return the first failure in words."""
-        ends: dict[int, ExitStatus | LockstepError] = {}
+        ends: dict[int, ExitStatus | Exception] = {}
         first: list[int] = []
         threads = []
 
@@ -234,7 +234,7 @@ class Execution:
             try:
                 container.follow(self._writer(node))
                 ends[node] = container.wait()
-            except LockstepError as error:
+            except Exception as error:  # whatever it is, this node hasn't ended well
                 ends[node] = error
             if ends[node] != ExitStatus(0) and not first:
                 first.append(node)
@@ -252,7 +252,7 @@ class Execution:
         if not first:
             return ""
         end = ends[first[0]]
-        if isinstance(end, LockstepError):
+        if isinstance(end, Exception):
             raise end
         return self._why(first[0], end)
 
@@ -260,15 +260,18 @@ class Execution:
         """Return what takes a node's lines: by rank where they are marked, else all into the node's log."""
         tagged = is_tagged(self._definition)
         first_rank = node * processes_per_node(self._definition) if tagged else node
+        marks = {b"%d" % rank: log for rank, log in self._logs.items()} if tagged else {}
         lock = threading.Lock()
 
         def write(line: bytes) -> None:
-            rank = first_rank
-            if tagged and line.startswith(b"\x1e"):
+            log = self._logs[first_rank]
+            if tagged and line.startswith(
+                b"\x1e"
+            ):  # a job can write such a line too, with anything as its rank
                 mark, _, line = line[1:].partition(b" ")
-                rank = int(mark) if mark.isdigit() else first_rank
+                log = marks.get(mark, log)
             with lock:
-                self._logs.get(rank, self._logs[first_rank]).line(line)
+                log.line(line)
 
         return write
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from lockstep.workspace.fault import missing
@@ -100,9 +101,7 @@ class Metrics:
         `run` asks for one run's rows only, `end` for those up to a row.
         """
         rows = self._state.rows(
-            "SELECT *, (SELECT count(*) FROM metric_values AS before WHERE before.run = metric_values.run AND"
-            " before.name = metric_values.name AND before.row < metric_values.row) AS earlier"
-            " FROM metric_values WHERE row > ? AND (? IS NULL OR run = ?) AND (? IS NULL OR row <= ?)"
+            "SELECT * FROM metric_values WHERE row > ? AND (? IS NULL OR run = ?) AND (? IS NULL OR row <= ?)"
             " ORDER BY row LIMIT ?",
             row,
             run,
@@ -111,20 +110,35 @@ class Metrics:
             end,
             limit,
         )
+        steps = self._steps(rows)
         return [
             {
                 "row": row["row"],
                 "run": row["run"],
                 "created": row["created"],
-                "step": row["earlier"] if row["step"] is None else row["step"],
+                "step": step,
                 "values": {
                     row["name"] if key == row["name"] else f"{row['name']}/{key}": float(value)
                     for key, value in json.loads(row["data"]).items()
                     if isinstance(value, int | float)
                 },
             }
-            for row in rows
+            for row, step in zip(rows, steps, strict=True)
         ]
+
+    def _steps(self, rows: Iterable[sqlite3.Row]) -> Iterator[int]:
+        """Yield each row's step: as it was sent, or else how many values of its metric came before it.
+
+        Those are counted once for each metric, not for each row: a job may log a million.
+        """
+        earlier: dict[tuple[str, str], int] = {}
+        for row in rows:
+            metric = (row["run"], row["name"])
+            if metric not in earlier:
+                count = "SELECT count(*) AS earlier FROM metric_values WHERE run = ? AND name = ? AND row < ?"
+                earlier[metric] = self._state.rows(count, *metric, row["row"])[0]["earlier"]
+            yield earlier[metric] if row["step"] is None else row["step"]
+            earlier[metric] += 1
 
 
 def _shape(entry: dict[str, Any]) -> tuple[str, dict[str, Any], str]:

@@ -50,7 +50,13 @@ REGISTRY = frozenset(
 
 
 def may_call_mlflow(call: Call) -> bool:
-    """Tell whether a run may send this request: whatever it names (runs, experiments, models) is its own."""
+    """Tell whether a run may send this request: whatever it names (runs, experiments, models) is its own.
+
+    Its body has to be an object: MLflow decodes a text once more, as JSON. And what has to be named is looked for where
+    MLflow reads it: for a GET in the query, else in the body alone.
+    """
+    if not isinstance(call.body, dict | None):
+        return False
     asked = f"{call.request.method} {method_of(call)}"
     if asked == "GET mlflow/experiments/get-by-name":
         return call.request.query_params.getlist("experiment_name") == [_experiment_name(call)]
@@ -58,7 +64,8 @@ def may_call_mlflow(call: Call) -> bool:
     named += [one for pair in call.request.query_params.multi_items() for one in _named(dict([pair]))]
     if not all(_is_own(call, kind, value) for kind, value in named):
         return False
-    kinds = {kind for kind, _ in named}
+    read = dict(call.query) if call.request.method == "GET" else call.body
+    kinds = {kind for kind, _ in _named(read)}
     model = OF_A_MODEL.fullmatch(asked)
     if model:
         return _is_own(call, "modelid", model[1])

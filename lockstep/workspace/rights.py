@@ -8,7 +8,7 @@ sees names only. The owner's token is good for everything.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from lockstep.workspace.artifacts import RUN_ORIGIN
@@ -127,9 +127,14 @@ def _is_readable(call: Call, origin: str, container: str, path: str) -> bool:
     if _own_container(call, origin, container):
         return True
     wanted = f"{origin}/{container}/{path.strip('/')}"
-    rows = call.site.state.rows("SELECT document FROM assets")
-    prefixes = (prefix for row in rows for prefix in _prefixes(json.loads(row["document"])))
-    return any(wanted == prefix or wanted.startswith(f"{prefix}/") for prefix in prefixes)
+    return any(wanted == prefix or wanted.startswith(f"{prefix}/") for prefix in _of_assets(call))
+
+
+def _of_assets(call: Call) -> Iterator[str]:
+    """Yield what all assets name; one of them at a time is in memory."""
+    for asset in call.site.state.rows("SELECT id FROM assets"):
+        row = call.site.state.row("SELECT document FROM assets WHERE id = ?", asset["id"])
+        yield from _prefixes(json.loads(row["document"])) if row else ()
 
 
 def _prefixes(asset: dict[str, Any]) -> list[str]:

@@ -34,6 +34,8 @@ REPLACED = (
     "runTypeV2",
     "options",
 )
+RECORD_LIMIT = 4 * 1024**2
+"""Of what is kept about one run (tags, properties, warnings, …), in bytes: all of it is read whenever the run is."""
 
 
 class Runs:
@@ -87,7 +89,7 @@ class Runs:
                 "INSERT INTO runs (id, experiment, number, parent, root, status, created, started, submitted, details)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (run_id, experiment, number, parent, root, status, moment, moment if status == "Running" else None,
-                 moment if definition else None, text(details)),
+                 moment if definition else None, _record(details)),
             )  # fmt: skip
         self._changed()
         return self.get(run_id)
@@ -97,7 +99,7 @@ class Runs:
         with self._state.change() as change:
             details = json.loads(self.get(run_id)["details"])
             change.execute(
-                "UPDATE runs SET details = ? WHERE id = ?", (text(_picked(details, fields)), run_id)
+                "UPDATE runs SET details = ? WHERE id = ?", (_record(_picked(details, fields)), run_id)
             )
         self._changed()
         return self.get(run_id)
@@ -142,14 +144,14 @@ class Runs:
         with self._state.change() as change:
             details = json.loads(self.get(run_id)["details"])
             details["error"] = error
-            change.execute("UPDATE runs SET details = ? WHERE id = ?", (text(details), run_id))
+            change.execute("UPDATE runs SET details = ? WHERE id = ?", (_record(details), run_id))
 
     def warn(self, run_id: str, warning: dict[str, Any]) -> None:
         """Keep a warning with the run."""
         with self._state.change() as change:
             details = json.loads(self.get(run_id)["details"])
             details["warnings"] = [*details.get("warnings", []), warning]
-            change.execute("UPDATE runs SET details = ? WHERE id = ?", (text(details), run_id))
+            change.execute("UPDATE runs SET details = ? WHERE id = ?", (_record(details), run_id))
 
     def children(self, run_id: str) -> list[sqlite3.Row]:
         """Return the direct children, the newest first."""
@@ -163,6 +165,19 @@ class Runs:
         """Return the submitted runs that haven't ended, the oldest first."""
         rows = self._state.rows("SELECT * FROM runs WHERE submitted IS NOT NULL ORDER BY number")
         return [row for row in rows if row["status"] not in ENDED]
+
+
+def _record(details: dict[str, Any]) -> str:
+    """Return what is kept about a run as text; refuse (413) what makes it too long. A run's own end always fits."""
+    record = text(details)
+    if len(record.encode()) > RECORD_LIMIT:
+        raise Fault(
+            413,
+            f"With this, the run's tags, properties, inputs, outputs and warnings would be more than "
+            f"{RECORD_LIMIT >> 20} MiB. Write what is long to a file in outputs/.",
+            "RequestTooLarge",
+        )
+    return record
 
 
 def _picked(details: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:

@@ -73,6 +73,7 @@ Variables = dict[Annotated[str, _of("variable")], Scalar] | None
 Object = dict[str, Any] | None
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Milliseconds = Annotated[int, Field(ge=0, le=253_402_300_799_999)]  # until the year 9999
+Many = Annotated[list[dict[str, Any]], Field(max_length=10_000)]
 Count = Annotated[int, Field(ge=0, le=10_000)]
 
 
@@ -129,13 +130,13 @@ class RunPatch(Shape):
 class RunBatch(Shape):
     """Several runs; each is judged by itself."""
 
-    runs: list[dict[str, Any]] | None = None
+    runs: Many | None = None
 
 
 class EventBatch(Shape):
     """Several events; each is judged by itself."""
 
-    events: list[dict[str, Any]] | None = None
+    events: Many | None = None
 
 
 class EventData(Shape):

@@ -30,6 +30,7 @@ CREATE TABLE IF NOT EXISTS runs (
     submitted TEXT, details TEXT NOT NULL, mirrored INTEGER NOT NULL DEFAULT 0, mirrored_status TEXT);
 CREATE INDEX IF NOT EXISTS runs_by_parent ON runs (parent);
 CREATE INDEX IF NOT EXISTS runs_by_experiment ON runs (experiment, number);
+CREATE INDEX IF NOT EXISTS runs_by_number ON runs (number);
 CREATE TABLE IF NOT EXISTS metric_values (
     row INTEGER PRIMARY KEY, run TEXT NOT NULL, name TEXT NOT NULL, metric TEXT NOT NULL, created TEXT NOT NULL,
     step INTEGER, data TEXT NOT NULL, kind TEXT NOT NULL, columns TEXT NOT NULL,

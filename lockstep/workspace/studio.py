@@ -8,6 +8,7 @@ have neither.
 from __future__ import annotations
 
 import hmac
+import html
 import logging
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -55,12 +56,14 @@ class Studio:
             response = _page(fault.message, status=fault.status)
         except ClientDisconnect:
             return
+        response.headers["X-Frame-Options"] = "SAMEORIGIN"
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
         host = request.headers.get("host", "").partition(":")[0]
         if host not in ("127.0.0.1", "localhost"):
             raise Fault(400, "This address serves pages to this machine only.")
+        _check_origin(request)
         parts = request.url.path.strip("/").split("/")
         if parts[0] == "studio":
             return self._enter(parts[1:])
@@ -117,6 +120,19 @@ class Studio:
         return StreamingResponse(pieces(), answer.status_code, kept)
 
 
+def _check_origin(request: Request) -> None:
+    """Refuse (403) what a page of another origin wants to change.
+
+    To a browser all ports of this machine are one site: it sends our cookie along with what their pages ask
+    (SameSite leaves the port out, RFC 6265bis 5.2).
+    """
+    own = (None, f"http://{request.headers.get('host', '')}")
+    if request.method not in ("GET", "HEAD") and request.headers.get("origin") not in own:
+        raise Fault(403, "The request comes from another page than the studio's, so it changes nothing here.")
+
+
 def _page(sentence: str, *, again: bool = False, status: int = 200) -> Response:
+    """Return a page of ours. A refusal quotes what was asked for, which may be anybody's: it is text here."""
     refresh = '<meta http-equiv="refresh" content="1">' if again else ""
-    return HTMLResponse(f"<!doctype html><title>Lockstep</title>{refresh}<p>{sentence}</p>", status)
+    body = f"<!doctype html><title>Lockstep</title>{refresh}<p>{html.escape(sentence)}</p>"
+    return HTMLResponse(body, status, {"Content-Security-Policy": "default-src 'none'"})

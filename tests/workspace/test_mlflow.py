@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import ssl
 import sys
 import time
 from collections.abc import Iterator
@@ -296,6 +298,49 @@ result = {"children": sorted(child.id for child in one.get_children()), "metrics
     assert seen["metrics"]["loss"] == 0.5
     assert seen["victim"] == ["Running", {}, {}]
     assert seen["model"] == run
+
+
+def test_no_spelling_of_a_request_reaches_another_run(with_mlflow: Daemon, mlflow: Client) -> None:
+    """MLflow decodes a body that is JSON in a text once more, and takes a query for a GET only."""
+    made = """
+runs = [Experiment(ws, "spelled").start_logging(snapshot_directory=None) for _ in range(2)]
+client = mlflow.MlflowClient()
+[client.get_run(run.id) for run in runs]
+result = [*(run.id for run in runs), runs[0].experiment.id]
+"""
+    own, victim, experiment = mlflow.run(WS + made)
+    token = Identity.of(with_mlflow.folder / "identity.json").token(3600, own)
+    context = ssl.create_default_context(cafile=str(with_mlflow.folder / "tls" / "ca.pem"))
+    tries: list[tuple[str, dict[str, object], dict[str, str]]] = [
+        ("runs/set-tag", {"run_id": victim, "key": "planted", "value": "1"}, {"run_id": own}),
+        ("runs/update", {"run_id": victim, "status": "KILLED"}, {"run_id": own}),
+        ("runs/log-parameter", {"run_id": victim, "key": "planted", "value": "1"}, {"run_id": own}),
+        ("runs/create", {"experiment_id": "0"}, {"experiment_id": str(experiment)}),
+        ("registered-models/create", {"name": "planted"}, {}),
+        ("model-versions/create", {"name": "planted", "source": "x", "run_id": victim}, {}),
+        ("logged-models", {"experiment_id": str(experiment), "source_run_id": victim}, {"run_id": own}),
+    ]
+    headers = {"Authorization": f"Bearer {token}"}
+    with httpx.Client(verify=context, trust_env=False, headers=headers, timeout=60) as job:
+        for method, body, query in tries:
+            url = f"{with_mlflow.url}/mlflow/v2.0{ARM_PATH}/api/2.0/mlflow/{method}"
+            for sent in (json.dumps(json.dumps(body)), json.dumps([body]), None):
+                if sent is None and not query:  # registering a model, which a job may
+                    continue
+                answer = job.post(url, params=query, content=sent)
+                assert answer.status_code == 403, (method, sent, answer.text)
+            form = {"Content-Type": "application/x-www-form-urlencoded"}
+            answer = job.post(url, params=query, content=json.dumps(body), headers=form)
+            assert answer.status_code == 403, (method, answer.text)
+        tag = {"run_id": own, "key": "mine", "value": "1"}
+        url = f"{with_mlflow.url}/mlflow/v2.0{ARM_PATH}/api/2.0/mlflow/runs/set-tag"
+        assert job.post(url, json=tag).status_code == 200
+    code = """
+client = mlflow.MlflowClient()
+run = client.get_run(victim)
+result = [run.info.status, run.data.params, "planted" in run.data.tags]
+"""
+    assert mlflow.run(WS + code, victim=victim) == ["RUNNING", {}, False]
 
 
 def test_nothing_of_mlflow_is_left_behind(tmp_path: Path) -> None:

@@ -8,20 +8,25 @@ import uuid
 from typing import Any
 
 from lockstep.workspace.call import Call, Routes
-from lockstep.workspace.fault import missing
+from lockstep.workspace.fault import Fault, missing
 from lockstep.workspace.shapes import NewModel
 from lockstep.workspace.state import now, text
 
 routes = Routes()
 V1 = "/modelmanagement/v1.0{WS}"
+ASSET_LIMIT = 1024**2
+"""Of an asset's document, in characters: what a job may read is looked up in all of them."""
 
 
 @routes.on("POST", f"{V1}/assets")
 def create_asset(call: Call) -> Any:
     """Keep which files make an asset."""
     asset = {**call.fields(), "id": uuid.uuid4().hex, "createdTime": now()}
+    document = text(asset)
+    if len(document) > ASSET_LIMIT:
+        raise Fault(413, f"An asset's description is more than {ASSET_LIMIT >> 20} MiB.", "RequestTooLarge")
     with call.site.state.change() as change:
-        change.execute("INSERT INTO assets VALUES (?, ?)", (asset["id"], text(asset)))
+        change.execute("INSERT INTO assets VALUES (?, ?)", (asset["id"], document))
     return asset
 
 
