@@ -11,6 +11,9 @@ from lockstep.workspace.fault import Fault
 
 TAKES_VALUE = ("--shm-size", "-e", "--env", "--gpus", "--ipc", "--runtime", "--network", "--ulimit")
 
+LARGEST = 2**53
+"""Bytes; the engine takes no number of more than 63 bits."""
+
 
 @dataclass(frozen=True)
 class DockerArguments:
@@ -23,9 +26,12 @@ class DockerArguments:
 def bytes_of(text: str) -> int:
     """Return the bytes of a size as docker writes it; one that can't be read is a 400."""
     try:
-        return parse_size(text)
+        size = parse_size(text)
     except SettingsError as error:
         raise Fault(400, f"The shared memory: {error.message} {error.remedy}") from error
+    if size > LARGEST:
+        raise Fault(400, f"The shared memory: {text[:40]!r} is more than any machine has.")
+    return size
 
 
 def read_docker_arguments(arguments: Sequence[str] | None) -> DockerArguments:

@@ -200,6 +200,11 @@ class Execution:
             copy_files(
                 Root(work), name, self._left, name, around.folder.tmp
             )  # files of the source folder itself
+            if Root(work).is_file(name):
+                raise Fault(
+                    400,
+                    f"The snapshot has a file called {name!r}, where the run's folder of that name is to be.",
+                )
             (work / name).mkdir(exist_ok=True)
         for program in (LAUNCHER, FORWARDER, bundle):
             shutil.copyfile(program, self._folder / program.name)

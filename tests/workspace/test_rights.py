@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
+import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -202,6 +203,23 @@ def test_one_that_is_not_its_own_spoils_a_batch(job: Asker, owner: Asker, mine: 
     new = f"{HISTORY}/experiments/victim/runs/new-{mine}"
     assert job("PATCH", new, json={"parentRunId": mine}).status_code == 403
     assert "x" not in owner("GET", f"{HISTORY}/runs/{mine}").json()["tags"]
+
+
+def test_a_run_that_is_made_during_a_batch_is_not_its_own(job: Asker, owner: Asker, mine: str) -> None:
+    """A batch may name a run that isn't there yet; if its owner makes it before its turn comes, it is the owner's."""
+    runs, path = f"{HISTORY}/experiments/mine/runs", f"{HISTORY}/experiments/mine/batch/runs"
+    awaited, first = f"awaited-{mine}", f"{mine}-0"
+    sent = [{"runId": f"{mine}-{number}", "parentRunId": mine} for number in range(4000)]
+    sent.append({"runId": awaited, "parentRunId": mine, "properties": {"ContentSnapshotId": "planted"}})
+    answers: list[Any] = []
+    batch = threading.Thread(target=lambda: answers.append(job("PATCH", path, json={"runs": sent}).json()))
+    batch.start()
+    while owner("GET", f"{HISTORY}/runs/{first}").status_code != 200:
+        assert batch.is_alive()
+    assert owner("PATCH", f"{runs}/{awaited}", json={"properties": {"a": "b"}}).status_code == 200
+    batch.join()
+    assert answers[0]["errors"][awaited]["error"]["code"] == "AuthorizationFailed"
+    assert owner("GET", f"{HISTORY}/runs/{awaited}").json()["properties"] == {"a": "b"}
 
 
 def test_a_run_can_not_name_another_source_as_its_own(

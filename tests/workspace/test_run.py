@@ -280,3 +280,15 @@ def test_a_gigabyte_of_log_is_cut_in_the_middle(
     assert told.startswith("first line")
     assert told.endswith("last line\n")
     assert "Lockstep left out" in told
+
+
+@pytest.mark.parametrize("name", ["outputs", "logs"])
+def test_a_file_where_a_folder_of_the_run_s_is_to_be_is_named(
+    client: Client, python_image: str, source: Path, name: str
+) -> None:
+    """The person reads which of the snapshot's files is in the way, not that the workspace failed."""
+    (source / "train.py").write_text("print('never')\n")
+    (source / name).write_text("a file")
+    ran = submitted(client, python_image, source)
+    assert ran["status"] == "Failed"
+    assert f"a file called {name!r}" in ran["error"]

@@ -37,6 +37,13 @@ RUN = {
 }
 
 
+@pytest.mark.parametrize("text", ["99999999999999999999g", "9007199254740993", "9" * 400])
+def test_shared_memory_that_no_engine_takes(text: str) -> None:
+    """Refused when the run is submitted, not by the engine when it starts."""
+    with pytest.raises(Fault, match="shared memory"):
+        read_docker_arguments([f"--shm-size={text}"])
+
+
 @pytest.mark.parametrize(
     ("text", "passes"),
     [

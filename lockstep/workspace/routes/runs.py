@@ -49,11 +49,15 @@ def patch(call: Call) -> Any:
 def _patched(call: Call, run_id: str, fields: dict[str, Any]) -> dict[str, Any]:
     checked("run", run_id)
     fitting(RunPatch, fields)
-    if call.site.runs.exists(run_id):
-        return document(call, call.site.runs.modify(run_id, fields))
-    row = call.site.runs.create(
-        run_id, experiment_id_of(call), fields, status=fields.get("status") or "NotStarted"
-    )
+    with call.site.state.change():
+        if not call.site.runs.exists(run_id):
+            status = fields.get("status") or "NotStarted"
+            row = call.site.runs.create(run_id, experiment_id_of(call), fields, status=status)
+        elif call.run and not call.site.runs.descends(run_id, call.run):
+            # it wasn't there when the job's rights were looked at: somebody else has made it since
+            raise Fault(403, f"The run {run_id!r} isn't one of {call.run!r}.", "AuthorizationFailed")
+        else:
+            row = call.site.runs.modify(run_id, fields)
     return document(call, row)
 
 
