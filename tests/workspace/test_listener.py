@@ -164,7 +164,7 @@ def test_a_busy_state_holds_up_only_who_needs_it(tmp_path: Path, asks: str) -> N
         raise EngineError("none here")
 
     with running(folder, Parts(no_engine), 0, 0) as site, ThreadPoolExecutor(1) as waiting:
-        base = f"https://{next(iter(site.hosts))}"
+        base = next(f"https://{host}" for host in site.hosts if host.startswith("127.0.0.1:"))
         context = ssl.create_default_context(cafile=str(folder.tls / "ca.pem"))
         with httpx.Client(verify=context, trust_env=False, timeout=20) as client:
             headers, path = {}, f"/{DATASTORE}?{site.identity.signed(datastore_resource(), 'r')}"
