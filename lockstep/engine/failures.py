@@ -59,5 +59,6 @@ def in_words(explanation: str, doing: str) -> LockstepError:
     if "connection refused" in lowered or "connection aborted" in lowered:
         return went_away(doing)
     return EngineError(
-        f"The engine refused, while {doing}: {explanation}", "Mend what it says, then run this again."
+        f"The engine refused, while {doing}: {explanation}",
+        "Change what it names, then run this again; `./invoke doctor` shows which engine it is.",
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from lockstep.damage import is_there, is_whole, repaired
@@ -19,9 +18,6 @@ from lockstep.progress import SILENT, Progress
 from lockstep.servers import Servers, read_servers
 from lockstep.servers.download import Download
 from lockstep.servers.transfers import transfer
-
-if TYPE_CHECKING:
-    import httpx
 
 
 def fetch(
@@ -84,11 +80,6 @@ def fetch_url(
         name = urlsplit(url).path.rsplit("/", 1)[-1]
         _run([Download(name, addresses, sha256, size, target)], home, progress, servers)
     return target
-
-
-def new_client() -> httpx.Client:
-    """Return an HTTP client with the proxies and certificates of this machine's settings."""
-    return read_servers().client()
 
 
 def _is_own(package: LockedPackage) -> bool:

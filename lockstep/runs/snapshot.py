@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -156,8 +155,3 @@ def _unfit(path: str, what: str, remedy: str) -> JobError:
     return JobError(
         f"{shown} {what}, so it can't travel with the source.", f"{remedy}, or list it in .amlignore."
     )
-
-
-def remove_copy(folder: Path) -> None:
-    """Remove a copy that `take_snapshot` made; nothing happens if it is gone."""
-    shutil.rmtree(folder, ignore_errors=True)
