@@ -39,6 +39,7 @@ class Runner:
         self.surroundings, self.runs, self.engine = surroundings, runs, engine
         self._nodes = Nodes(computes.nodes)
         self._going: dict[str, Going] = {}
+        self._interrupted: list[sqlite3.Row] = []
         self._lock = threading.Lock()
 
     def recover(self) -> None:
@@ -52,11 +53,21 @@ class Runner:
     def _recover(self, row: sqlite3.Row) -> None:
         if row["status"] in ("Running", "Finalizing"):
             self.runs.enter(row["id"], "Failed", error=STOPPED, code="ServiceInterrupted")
-            Execution(self.surroundings, row, json.loads(row["details"])["definition"]).reclaim()
         elif row["status"] == "CancelRequested":
             self.runs.enter(row["id"], "Canceled")
         else:
             self.enqueue(row["id"])
+            return
+        self._interrupted.append(row)
+
+    def reclaim(self) -> None:
+        """Make what `recover`'s ended runs left the person's, and remove their folders: their containers are gone."""
+        while self._interrupted:
+            row = self._interrupted.pop()
+            try:
+                Execution(self.surroundings, row, json.loads(row["details"])["definition"]).reclaim()
+            except Exception:
+                log.exception("what run %s left could not be taken back", row["id"])
 
     def enqueue(self, run_id: str) -> None:
         """Begin a submitted run."""

@@ -160,7 +160,10 @@ def _site(folder: Folder, parts: Parts) -> Site:
 
 
 def _begin(site: Site) -> None:
-    """What need not be done before the first answer: the engine, and the containers that a killed server left."""
+    """What need not be done before the first answer: the engine, and what a killed server's runs left.
+
+    Their containers go first: a job that still runs could write on while its folders are taken back.
+    """
     try:
         engine = site.runner.engine()
         engine.sweep()
@@ -171,6 +174,7 @@ def _begin(site: Site) -> None:
         log.warning("%s", error.message)
     except Exception:
         log.exception("the start is incomplete")
+    site.runner.reclaim()
 
 
 def _once(connect: Callable[[], Engine]) -> Callable[[], Engine]:

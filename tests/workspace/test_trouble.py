@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import ssl
 import subprocess
@@ -17,12 +18,14 @@ import httpx
 import pytest
 
 from lockstep.workspace import daemon
+from lockstep.workspace.artifacts import RUN_ORIGIN
 from lockstep.workspace.computes import Computes
 from lockstep.workspace.daemon import Daemon
 from lockstep.workspace.fault import Fault, is_disk_full
 from lockstep.workspace.folder import Folder
 from lockstep.workspace.identity import ARM_PATH, Identity
 from lockstep.workspace.nodes import Nodes
+from lockstep.workspace.runs import container_of
 from lockstep.workspace.state import State, now, text
 from tests.workspace.conftest import MLFLOW_PYTHON
 
@@ -69,6 +72,30 @@ def test_what_was_left_is_settled_before_anybody_is_answered(tmp_path: Path, sta
     try:
         with asking(running) as client:
             assert client.get(f"{HISTORY}/experiments/old/runs/r1999").json()["status"] == "Failed"
+    finally:
+        running.stop()
+
+
+@pytest.mark.parametrize("status", ["Running", "Finalizing", "CancelRequested"])
+def test_what_a_killed_server_s_run_left_is_taken_back(tmp_path: Path, state: State, status: str) -> None:
+    """Its outputs become the person's, without a program that runs as its owner, and its folders go; in any state."""
+    add_run(state, "r1", 1, status)
+    folder = Folder(tmp_path / "workspace")
+    work, outputs = folder.run("r1"), folder.artifacts(RUN_ORIGIN, container_of("r1")).path / "outputs"
+    for path in (work / "node-0" / "train.py", outputs / "model.pt"):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"")
+        path.chmod(0o4755)
+        if os.geteuid() == 0:
+            os.chown(path, 65_520, 65_520)
+    running = daemon.start(tmp_path / "workspace")
+    try:
+        deadline = time.monotonic() + 20
+        while work.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        facts = (outputs / "model.pt").stat()
+        assert not work.exists()
+        assert (facts.st_uid, facts.st_mode & 0o7777) == (os.getuid(), 0o755)
     finally:
         running.stop()
 
