@@ -67,33 +67,20 @@ def deliver(
             f"The store lacks {len(missing)} of the image's layers.",
             "Run `./invoke build`: it makes them again.",
         )
+    road, new = road_of(), None
     with store.suspected(layer.digest for layer in image.layers):
-        return _bring(api, image, store, name, progress, road_of(), begun)
-
-
-def _bring(
-    api: Any,
-    image: Image,
-    store: Store,
-    name: str,
-    progress: Progress,
-    road: Road,
-    begun: Callable[[], Loading] | None,
-) -> Delivery:
-    new = None
-    if road == "layers":
-        new = _load_layers(api, image, store, name, progress, begun)
-    elif road == "pull":
-        new = _pull(api, image, store, name, progress)
-    if new is None:
-        road, new = "whole", len(image.layers)
-        _load_whole(api, image, store, name, progress)
-    found = engine_id(api, image)
-    if found is None:
-        raise IntegrityError(
-            f"The engine took the image but doesn't have {image.id} afterwards.",
-            "Run the same command again; if it stays so, `docker system prune` clears what the engine keeps.",
-        )
+        if road == "layers":
+            new = _load_layers(api, image, store, name, progress, begun)
+        elif road == "pull":
+            new = _pull(api, image, store, name, progress)
+        if new is None:
+            road, new = "whole", len(image.layers)
+            _load_whole(api, image, store, name, progress)
+        if (found := engine_id(api, image)) is None:
+            raise IntegrityError(
+                f"The engine took the image but doesn't have {image.id} afterwards.",
+                "Run the same command again; if it stays so, `docker system prune` clears what the engine keeps.",
+            )
     _tag(api, found, name)
     return Delivery(found, road, new, len(image.layers) - new)
 

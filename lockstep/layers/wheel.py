@@ -90,9 +90,9 @@ def _check_metadata(label: str, filename: str, text: str) -> None:
 
     Source: "Core metadata specifications"; pip refuses such a wheel too.
     """
-    told, _ = parse_email(text)
+    metadata, _ = parse_email(text)
     named = parse_wheel_filename(filename)
-    found = f"{told.get('name', '?')} {told.get('version', '?')}"  # where METADATA states none
+    found = f"{metadata.get('name', '?')} {metadata.get('version', '?')}"  # it may state none
     if _normalised(f"{named.distribution} {named.version}") != _normalised(found):
         raise PackageError(f"{label} says in METADATA that it is {found}.", REMEDY)
 
