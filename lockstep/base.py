@@ -37,7 +37,7 @@ def choose_base(project: Project, reference: str, previous: Lock | None) -> Chos
         digest = resolve(reference, platform=project.settings.platform)
         return ChosenBase(LockedBase(reference, digest))
     except UnreachableError as error:
-        project.progress.say(f"{error.message.rstrip('.')}: making the base image from the Debian archive.")
+        project.progress.say(f"{error.message} Making the base image from the Debian archive.")
     made = bootstrap_base(project.home, project.progress, install=project.install)
     return ChosenBase(LockedBase(reference, made.digest, "bootstrap"), made.record)
 

@@ -111,7 +111,7 @@ def _bootstrapped(name: str, told: str, instead: str) -> Check:
     remedy = (
         instead
         if from_debian
-        else f"{platform.system()} has no apt, so nothing can stand in; see docs/bootstrap.md"
+        else f"{platform.system()} has no apt, so nothing can stand in; see docs/decisions/11-base-image.md"
     )
     return Check(name, from_debian, f"{told} {remedy[0].upper()}{remedy[1:]}.")
 

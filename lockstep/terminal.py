@@ -142,12 +142,15 @@ def _new_bars() -> Bars:
         size, speed, count = DownloadColumn(), TransferSpeedColumn(), MofNCompleteColumn()
 
         def render(self, task: Any) -> Text:
+            if not task.total and not task.completed:  # how much there is isn't known, nor yet how far it is
+                return Text()
             if task.fields["unit"] != "bytes":
                 return self.count.render(task) + Text(f" {task.fields['unit']}")
             return self.size.render(task) + Text(" ") + self.speed.render(task)
 
     what, left = TextColumn("{task.description}", markup=False), TimeRemainingColumn(compact=True)
-    return Bars(what, BarColumn(), Amount(), left, console=Console(stderr=True), transient=True)
+    columns = (what, BarColumn(bar_width=None), Amount(), left)  # the bar takes the room that the words leave
+    return Bars(*columns, console=Console(stderr=True), transient=True, expand=True)
 
 
 class _Printed(Progress):

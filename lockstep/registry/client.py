@@ -172,7 +172,7 @@ class RegistryClient:
                 "Is the port right? Plain HTTP is used for registries on this machine's loopback only.",
             )
         return UnreachableError(
-            f"The registry {host} can't be reached: {error}",
+            f"The registry {host} can't be reached ({error}).",
             "Check the network and the proxy variables, then run this again.",
         )
 
